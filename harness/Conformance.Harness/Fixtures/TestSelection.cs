@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+using System.Text.Json;
+using System.Text.Json.Serialization;
+using Conformance.Results;
+
+namespace Conformance.Fixtures;
+
+/// <summary>Which tests of a suite a process is to run; written by <c>conformance run</c>.</summary>
+public sealed record TestSelection
+{
+    /// <summary>Patterns as <c>--test</c> takes them; empty for all tests.</summary>
+    public IReadOnlyList<string> Patterns { get; init; } = [];
+
+    /// <summary>Ids to keep of what the patterns select; null for all. Set when a suite is started again for the tests that remain.</summary>
+    public IReadOnlyList<string>? Only { get; init; }
+
+    /// <summary>Run the negative controls, and nothing else.</summary>
+    public bool NegativeControls { get; init; }
+
+    /// <summary>Reads a selection.</summary>
+    /// <param name="path">The file.</param>
+    /// <exception cref="JsonException">The file is not a selection.</exception>
+    public static TestSelection Read(string path) =>
+        JsonSerializer.Deserialize(File.ReadAllBytes(path), TestSelectionContext.Default.TestSelection)
+        ?? throw new JsonException($"{path} holds no selection.");
+
+    /// <summary>Writes the selection.</summary>
+    /// <param name="path">The file.</param>
+    public void Write(string path) =>
+        File.WriteAllBytes(path, JsonSerializer.SerializeToUtf8Bytes(this, TestSelectionContext.Default.TestSelection));
+
+    internal Func<CataloguedTest, bool> ToFilter()
+    {
+        TestPattern[] patterns = [.. Patterns.Select(p => new TestPattern(p))];
+        HashSet<string>? only = Only is null ? null : new HashSet<string>(Only, StringComparer.Ordinal);
+        return test => test.NegativeControl == NegativeControls
+            && (patterns.Length == 0 || patterns.Any(p => p.Matches(test.Id)))
+            && only?.Contains(test.Id) != false;
+    }
+}
+
+[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, WriteIndented = true)]
+[JsonSerializable(typeof(TestSelection))]
+internal sealed partial class TestSelectionContext : JsonSerializerContext;
