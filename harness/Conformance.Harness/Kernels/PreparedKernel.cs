@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-using System.Collections.Immutable;
 using System.Text.Json;
 using System.Text.Json.Serialization;
 
@@ -9,7 +8,7 @@ namespace Conformance.Kernels;
 public sealed record PreparedKernel
 {
     private readonly IReadOnlyDictionary<string, IReadOnlyList<string>> _closures =
-        ImmutableDictionary<string, IReadOnlyList<string>>.Empty.WithComparers(ModuleName.Comparer);
+        new Dictionary<string, IReadOnlyList<string>>();
 
     /// <summary>Names the kernel in reports and folders: <c>debian-6.12.117-amd64</c>.</summary>
     public required string Id { get; init; }
@@ -45,7 +44,7 @@ public sealed record PreparedKernel
     public IReadOnlyDictionary<string, IReadOnlyList<string>> Closures
     {
         get => _closures;
-        init => _closures = value.ToImmutableDictionary(p => p.Key, p => p.Value, ModuleName.Comparer);
+        init => _closures = value.ToDictionary(p => p.Key, p => p.Value, ModuleName.Comparer);
     }
 
     /// <summary>The kernel's build configuration, where it is known.</summary>

@@ -1,0 +1,305 @@
+// SPDX-License-Identifier: MIT
+using System.Globalization;
+using System.Security.Cryptography;
+using System.Text;
+
+namespace Conformance.Kernels;
+
+/// <summary>
+/// Turns what the user named into a kernel that can be started, and keeps what that took in a cache that any number of runs
+/// may share. What a store has handed out stays in the cache until the store is disposed of or the process ends.
+/// </summary>
+public sealed class KernelStore : IDisposable
+{
+    private readonly string _cacheDirectory;
+    private readonly KernelCache _cache;
+    private readonly DebianKernels _debian;
+
+    /// <param name="cacheDirectory">Usually <see cref="CacheDirectory.Default"/>; made when it is needed.</param>
+    public KernelStore(string cacheDirectory)
+        : this(cacheDirectory, new AptArchive(Path.GetFullPath(cacheDirectory)))
+    {
+    }
+
+    internal KernelStore(string cacheDirectory, AptArchive archive)
+    {
+        _cacheDirectory = Path.GetFullPath(cacheDirectory);
+        _cache = new KernelCache(_cacheDirectory);
+        _debian = new DebianKernels(_cache, archive);
+    }
+
+    /// <summary>Finds the kernel and builds its initramfs.</summary>
+    /// <param name="progress">Told, in a line each, what takes time.</param>
+    /// <exception cref="UsageException">The kernel, a module or an option does not exist or does not fit.</exception>
+    /// <exception cref="MachineFaultException">No network and nothing cached, no space, a missing tool.</exception>
+    public async Task<PreparedKernel> PrepareAsync(
+        KernelSpec spec,
+        PrepareOptions options,
+        IProgress<string>? progress,
+        CancellationToken cancellation)
+    {
+        ArgumentNullException.ThrowIfNull(spec);
+        ArgumentNullException.ThrowIfNull(options);
+        try
+        {
+            return spec switch
+            {
+                KernelSpec.Debian debian => await PrepareDebianAsync(debian, options, progress, cancellation).ConfigureAwait(false),
+                KernelSpec.ImageFile image => await PrepareImageAsync(image, options, progress, cancellation).ConfigureAwait(false),
+                KernelSpec.BuildTree tree => await PrepareBuildTreeAsync(tree, options, progress, cancellation).ConfigureAwait(false),
+                KernelSpec.Host => RunningKernel.OfThisMachine(spec, options),
+                KernelSpec.Ssh ssh => await RunningKernel.OfBoardAsync(ssh, options, cancellation).ConfigureAwait(false),
+                _ => throw new ArgumentException($"There is no way to prepare {spec}.", nameof(spec)),
+            };
+        }
+        catch (IOException e) when (NoSpace.Is(e))
+        {
+            throw new MachineFaultException(NoSpace.Message(_cacheDirectory), e);
+        }
+        catch (UnauthorizedAccessException e)
+        {
+            throw new MachineFaultException($"{e.Message} If that is in the cache, set CONFORMANCE_CACHE to a directory you own.", e);
+        }
+    }
+
+    /// <summary>Everything the cache keeps, least recently used first.</summary>
+    public IReadOnlyList<CacheEntry> ListCache() => _cache.List();
+
+    /// <summary>
+    /// Removes what was used longest ago until no more than <paramref name="maximumBytes"/> remain. What any run is using
+    /// stays, so more may remain than asked for.
+    /// </summary>
+    public PruneResult PruneCache(long maximumBytes, CancellationToken cancellation = default) => _cache.Prune(maximumBytes, cancellation);
+
+    /// <summary>Lets other runs prune what this store handed out.</summary>
+    public void Dispose() => _cache.Dispose();
+
+    private static string IdSuffix(string sha256) => sha256[..8];
+
+    private static string Hash(ReadOnlySpan<byte> data) => Convert.ToHexStringLower(SHA256.HashData(data));
+
+    private static async Task<string> HashFileAsync(string path, CancellationToken cancellation)
+    {
+        await using FileStream stream = File.OpenRead(path);
+        return Convert.ToHexStringLower(await SHA256.HashDataAsync(stream, cancellation).ConfigureAwait(false));
+    }
+
+    private static void CheckArchitecture(string subject, KernelArchitecture actual, KernelArchitecture? wanted)
+    {
+        if (wanted is { } w && w != actual)
+        {
+            throw new UsageException($"{subject} is an {actual.Name()} kernel, but {w.Name()} is asked for. Give an {w.Name()} kernel, or ask for {actual.Name()}.");
+        }
+    }
+
+    private async Task<PreparedKernel> PrepareDebianAsync(KernelSpec.Debian spec, PrepareOptions options, IProgress<string>? progress, CancellationToken cancellation)
+    {
+        if (spec.Architecture is { } named)
+        {
+            CheckArchitecture(spec.Text, named, options.Architecture);
+        }
+
+        KernelArchitecture architecture = spec.Architecture ?? options.Architecture ?? KernelArchitecture.X86_64;
+        FetchedKernel kernel = await _debian.GetAsync(spec, architecture, options.Offline, progress, cancellation).ConfigureAwait(false);
+        string modules = Path.Combine(kernel.Directory, DebianEntry.Modules);
+        ModuleTree tree = ModuleTree.ReadInstalled(modules);
+        ModuleSet set = await ResolveAsync(tree, kernel.Entry.Release, architecture, options, cancellation).ConfigureAwait(false);
+        if (set.Missing.Count > 0 && !options.Offline)
+        {
+            await _debian.AddModulesAsync(kernel, set.Missing, progress, cancellation).ConfigureAwait(false);
+            tree = ModuleTree.ReadInstalled(modules);
+            set = await ResolveAsync(tree, kernel.Entry.Release, architecture, options, cancellation).ConfigureAwait(false);
+        }
+
+        string upstream = new DebianVersion(kernel.Entry.Version).Upstream;
+        bool exact = DebianKernel.MatchesExactly(spec.Version, kernel.Entry.Release, kernel.Entry.Version, architecture);
+        string config = Path.Combine(kernel.Directory, DebianEntry.Config);
+        return await AssembleAsync(
+            new PreparedKernel
+            {
+                // One build of several of the same version can only be told by its release.
+                Id = exact ? $"debian-{kernel.Entry.Release}" : $"debian-{upstream.Replace('~', '-')}-{architecture.DebianName()}",
+                Release = kernel.Entry.Release,
+                Architecture = architecture,
+                Source = spec.Text,
+                ImagePath = Path.Combine(kernel.Directory, DebianEntry.Image),
+                Config = File.Exists(config) ? config : null,
+                Packages = [.. kernel.Entry.Packages.Select(p => $"{p.Name} {p.Version} ({p.Suite})")],
+                Notes = kernel.Notes,
+            },
+            tree,
+            set,
+            options,
+            cancellation).ConfigureAwait(false);
+    }
+
+    private async Task<PreparedKernel> PrepareImageAsync(KernelSpec.ImageFile spec, PrepareOptions options, IProgress<string>? progress, CancellationToken cancellation)
+    {
+        KernelImage image = await KernelImage.IdentifyAsync(spec.Path, cancellation).ConfigureAwait(false);
+        CheckArchitecture(spec.Path, image.Architecture, options.Architecture);
+        ModuleTree tree = spec.Modules is null ? ModuleTree.Empty : ModuleTree.Locate(spec.Modules, image.Release);
+        string config = Path.Combine(Path.GetDirectoryName(spec.Path)!, $"config-{image.Release}");
+        return await PrepareFilesAsync(spec, "image", spec.Path, image, tree, File.Exists(config) ? config : null, options, progress, cancellation).ConfigureAwait(false);
+    }
+
+    private async Task<PreparedKernel> PrepareBuildTreeAsync(KernelSpec.BuildTree spec, PrepareOptions options, IProgress<string>? progress, CancellationToken cancellation)
+    {
+        string path = BuildTreeLayout.FindImage(spec.Directory, options.Architecture);
+        KernelImage image = await KernelImage.IdentifyAsync(path, cancellation).ConfigureAwait(false);
+        CheckArchitecture(path, image.Architecture, options.Architecture);
+        string config = Path.Combine(spec.Directory, ".config");
+        return await PrepareFilesAsync(
+            spec,
+            "build",
+            path,
+            image with { Release = image.Release ?? BuildTreeLayout.ReadRelease(spec.Directory) },
+            ModuleTree.ReadBuildTree(spec.Directory),
+            File.Exists(config) ? config : null,
+            options,
+            progress,
+            cancellation).ConfigureAwait(false);
+    }
+
+    private async Task<PreparedKernel> PrepareFilesAsync(
+        KernelSpec spec,
+        string kind,
+        string path,
+        KernelImage image,
+        ModuleTree tree,
+        string? config,
+        PrepareOptions options,
+        IProgress<string>? progress,
+        CancellationToken cancellation)
+    {
+        ModuleSet set = await ResolveAsync(tree, image.Release, image.Architecture, options, cancellation).ConfigureAwait(false);
+        string release = image.Release ?? set.Modules.Select(m => m.Info.Release).FirstOrDefault() ?? "unknown";
+        if (image.Unwrapped is { } unwrapped)
+        {
+            string key = Hash(unwrapped);
+            string directory = await _cache.GetOrCreateAsync(
+                KernelCache.ImageKind,
+                key,
+                temporary => File.WriteAllBytesAsync(Path.Combine(temporary, "Image"), unwrapped, cancellation),
+                progress,
+                cancellation).ConfigureAwait(false);
+            path = Path.Combine(directory, "Image");
+        }
+
+        string digest = await HashFileAsync(path, cancellation).ConfigureAwait(false);
+        return await AssembleAsync(
+            new PreparedKernel
+            {
+                Id = $"{kind}-{release}-{IdSuffix(digest)}",
+                Release = release,
+                Architecture = image.Architecture,
+                Source = spec.Text,
+                ImagePath = path,
+                ImageSha256 = digest,
+                Config = config,
+            },
+            tree,
+            set,
+            options,
+            cancellation).ConfigureAwait(false);
+    }
+
+    private static Task<ModuleSet> ResolveAsync(ModuleTree tree, string? release, KernelArchitecture architecture, PrepareOptions options, CancellationToken cancellation) =>
+        ModuleSet.ResolveAsync(tree, WantedModules.For(architecture).Concat(options.ExtraModules), options.ModuleOverrides, release, architecture, cancellation);
+
+    private async Task<PreparedKernel> AssembleAsync(PreparedKernel kernel, ModuleTree tree, ModuleSet set, PrepareOptions options, CancellationToken cancellation)
+    {
+        foreach (string boot in WantedModules.Boot)
+        {
+            if (tree.BuiltIn is not null && !set.Closures.ContainsKey(boot))
+            {
+                throw new UsageException(
+                    $"{kernel.Source}: {kernel.Release} has neither a built-in {boot} nor a module of that name, so the agent in it could not be reached. "
+                    + $"Enable CONFIG_{boot.ToUpperInvariant()}.");
+            }
+        }
+
+        InitramfsWriter writer = new();
+        foreach (string directory in new[] { "dev", "proc", "sys", "modules", "guests" })
+        {
+            writer.AddDirectory(directory);
+        }
+
+        writer.AddCharacterDevice("dev/console", 5, 1);
+        if (options.AgentPath is { } agent)
+        {
+            writer.AddFile("init", await ReadAgentAsync(agent, kernel.Architecture, cancellation).ConfigureAwait(false), executable: true);
+        }
+
+        foreach (string guest in GuestImages(options.GuestsDirectory, kernel.Architecture))
+        {
+            writer.AddFile($"guests/{Path.GetFileName(guest)}", await File.ReadAllBytesAsync(guest, cancellation).ConfigureAwait(false));
+        }
+
+        foreach (SelectedModule module in set.Modules)
+        {
+            writer.AddFile($"modules/{module.FileName}", module.Content);
+        }
+
+        StringBuilder boots = new();
+        foreach (string name in WantedModules.Boot.SelectMany(boot => set.Closures.GetValueOrDefault(boot, [])).Distinct())
+        {
+            boots.Append(CultureInfo.InvariantCulture, $"/modules/{set.Modules.First(m => m.Name == name).FileName}\n");
+        }
+
+        writer.AddFile("modules/boot.list", Encoding.UTF8.GetBytes(boots.ToString()));
+        (string path, string digest) = await StoreInitramfsAsync(writer, cancellation).ConfigureAwait(false);
+        return kernel with
+        {
+            ImageSha256 = kernel.ImageSha256.Length > 0 ? kernel.ImageSha256 : await HashFileAsync(kernel.ImagePath, cancellation).ConfigureAwait(false),
+            InitramfsPath = path,
+            InitramfsSha256 = digest,
+            Modules = [.. set.Modules.Select(m => new KernelModule(m.Name, $"/modules/{m.FileName}", m.Sha256, m.Overridden))],
+            Closures = set.Closures,
+            Notes = [.. kernel.Notes, .. set.Notes],
+        };
+    }
+
+    private async Task<(string Path, string Digest)> StoreInitramfsAsync(InitramfsWriter writer, CancellationToken cancellation)
+    {
+        const string FileName = "initramfs.cpio";
+        using MemoryStream content = new();
+        string digest = await writer.WriteAsync(content, cancellation).ConfigureAwait(false);
+        string directory = await _cache.GetOrCreateAsync(
+            KernelCache.InitramfsKind,
+            digest,
+            async temporary =>
+            {
+                await using FileStream file = File.Create(Path.Combine(temporary, FileName));
+                content.Position = 0;
+                await content.CopyToAsync(file, cancellation).ConfigureAwait(false);
+            },
+            progress: null,
+            cancellation).ConfigureAwait(false);
+        return (Path.Combine(directory, FileName), digest);
+    }
+
+    private static async Task<byte[]> ReadAgentAsync(string path, KernelArchitecture architecture, CancellationToken cancellation)
+    {
+        if (!File.Exists(path))
+        {
+            throw new MachineFaultException($"The agent {path} is not built. Run: make -C harness/Agent.");
+        }
+
+        byte[] content = await File.ReadAllBytesAsync(path, cancellation).ConfigureAwait(false);
+        bool fits = content.Length > 20 && content.AsSpan().StartsWith("\u007fELF"u8) && BitConverter.ToUInt16(content, 18) == architecture.ElfMachine();
+        return fits
+            ? content
+            : throw new MachineFaultException($"{path} is not an agent for {architecture.Name()}. Run: make -C harness/Agent.");
+    }
+
+    private static IEnumerable<string> GuestImages(string? directory, KernelArchitecture architecture)
+    {
+        if (directory is null || !Directory.Exists(directory))
+        {
+            return [];
+        }
+
+        string prefix = architecture == KernelArchitecture.X86_64 ? "x86" : "arm64";
+        return Directory.EnumerateFiles(directory, prefix + "*.img").Order(StringComparer.Ordinal);
+    }
+}
