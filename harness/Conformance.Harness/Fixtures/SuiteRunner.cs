@@ -143,6 +143,13 @@ public static class SuiteRunner
         public TestFrameworkScope(Assembly suite)
         {
             TestContext.SetForInitialization(null, diagnosticMessages: false, internalDiagnosticMessages: false);
+            List<string> warnings = [];
+            SerializationHelper.Instance.AddRegisteredSerializers(suite, warnings);
+            if (warnings.Count > 0)
+            {
+                throw new InvalidOperationException(string.Join("; ", warnings));
+            }
+
             _framework = ExtensibilityPointFactory.GetTestFramework(suite);
             Controller = new InProcessFrontController(_framework, suite, null);
         }

@@ -8,8 +8,8 @@ namespace Conformance.Fixtures;
 /// <summary>Which tests of a suite a process is to run; written by <c>conformance run</c>.</summary>
 public sealed record TestSelection
 {
-    /// <summary>Patterns as <c>--test</c> takes them; empty for all tests.</summary>
-    public IReadOnlyList<string> Patterns { get; init; } = [];
+    /// <summary>Patterns as <c>--test</c> takes them; null or empty for all tests.</summary>
+    public IReadOnlyList<string>? Patterns { get; init; }
 
     /// <summary>Ids to keep of what the patterns select; null for all. Set when a suite is started again for the tests that remain.</summary>
     public IReadOnlyList<string>? Only { get; init; }
@@ -31,7 +31,7 @@ public sealed record TestSelection
 
     internal Func<CataloguedTest, bool> ToFilter()
     {
-        TestPattern[] patterns = [.. Patterns.Select(p => new TestPattern(p))];
+        TestPattern[] patterns = [.. (Patterns ?? []).Select(p => new TestPattern(p))];
         HashSet<string>? only = Only is null ? null : new HashSet<string>(Only, StringComparer.Ordinal);
         return test => test.NegativeControl == NegativeControls
             && (patterns.Length == 0 || patterns.Any(p => p.Matches(test.Id)))

@@ -25,7 +25,12 @@ internal static partial class VerdictClassifier
 
         if (all.Find(t => t.Is(typeof(KernelCrashException))) is { } crash)
         {
-            return new Outcome(Verdict.Crash, FirstLine(crash.Message), [], crash.Stack);
+            string report = crash.Message[crash.Message.Split('\n', 2)[0].Length..].Trim('\n');
+            return new Outcome(
+                Verdict.Crash,
+                FirstLine(crash.Message),
+                report.Length == 0 ? [] : [new Explanation("console", report)],
+                crash.Stack);
         }
 
         if (all.Find(t => t.Is(typeof(HangException)) || t.Has("ITestTimeoutException")) is { } hang)
@@ -49,16 +54,20 @@ internal static partial class VerdictClassifier
             rest.Stack);
     }
 
-    /// <summary>The first frame that lies in a suite, else the first with a source line; null when there is none.</summary>
-    public static string? Where(string? stack)
+    /// <summary>The line of the test that threw, or of what it called; null when the stack does not say.</summary>
+    /// <param name="stack">The stack.</param>
+    /// <param name="source">The test's own source, <c>file:line</c>.</param>
+    public static string? Where(string? stack, string? source)
     {
         if (stack is null)
         {
             return null;
         }
 
-        List<string> frames = [.. Frame().Matches(stack).Select(m => $"{SourcePath.Relative(m.Groups["file"].Value)}:{m.Groups["line"].Value}")];
-        return frames.Find(f => f.StartsWith("suites/", StringComparison.Ordinal)) ?? frames.FirstOrDefault();
+        string own = source is null ? "suites/" : source[..(source.LastIndexOf(':') + 1)];
+        return Frame().Matches(stack)
+            .Select(m => $"{SourcePath.Relative(m.Groups["file"].Value)}:{m.Groups["line"].Value}")
+            .FirstOrDefault(frame => frame.StartsWith(own, StringComparison.Ordinal));
     }
 
     private static bool IsOwn(List<Thrown> all, int index)

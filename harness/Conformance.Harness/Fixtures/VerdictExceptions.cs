@@ -6,7 +6,7 @@ namespace Conformance.Fixtures;
 /// <param name="report">The report itself, as the console had it; null when nothing was printed.</param>
 /// <param name="innerException">What the test noticed of it, if anything.</param>
 public sealed class KernelCrashException(string title, string? report = null, Exception? innerException = null)
-    : Exception(title, innerException)
+    : Exception(report is null ? title : $"{title}\n{report}", innerException)
 {
     /// <summary>The report as the console had it; null when nothing was printed.</summary>
     public string? Report { get; } = report;

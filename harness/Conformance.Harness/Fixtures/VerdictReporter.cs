@@ -122,7 +122,7 @@ internal sealed class VerdictReporter : IMessageSink
 
         bool explain = outcome.Verdict is not (Verdict.Pass or Verdict.Skip);
         List<Explanation> all = [.. outcome.Explained, .. collected?.Notes ?? []];
-        if (VerdictClassifier.Where(outcome.Stack) is { } where)
+        if (VerdictClassifier.Where(outcome.Stack, test.Source) is { } where)
         {
             all.Add(new Explanation("at", where));
         }

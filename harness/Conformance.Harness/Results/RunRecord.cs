@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Text.Json.Serialization;
+using Conformance.Kernels;
 
 namespace Conformance.Results;
 
@@ -52,7 +53,20 @@ public sealed record KernelIdentity(
     string Arch,
     string Source,
     string? ImageSha256,
-    IReadOnlyDictionary<string, string> Modules);
+    IReadOnlyDictionary<string, string> Modules)
+{
+    /// <summary>The identity of a prepared kernel.</summary>
+    /// <param name="kernel">The kernel.</param>
+    public static KernelIdentity Of(PreparedKernel kernel) => new(
+        kernel.Id,
+        kernel.Release,
+        kernel.Architecture.Name(),
+        kernel.Source,
+        kernel.ImageSha256.Length == 0 ? null : kernel.ImageSha256,
+        kernel.Modules
+            .OrderBy(m => m.PathInInitramfs, StringComparer.Ordinal)
+            .ToDictionary(m => Path.GetFileName(m.PathInInitramfs), m => m.Sha256));
+}
 
 /// <summary>Where the kernel under test ran.</summary>
 /// <param name="Kind"><c>emulated</c>, <c>local</c> or <c>ssh</c>.</param>

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: MIT
+using System.Runtime.InteropServices;
+using Conformance.Fixtures;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.Specimen;
+
+/// <summary>Ways in which the process itself misbehaves, each asked for by name, and the control that must fail.</summary>
+public sealed partial class ProcessTests
+{
+    [Fact]
+    public void ABeforeTheMisbehaviour() => true.Should().BeTrue();
+
+    [Fact]
+    public async Task MisbehavesWhenAsked()
+    {
+        switch (Environment.GetEnvironmentVariable("SPECIMEN_MISBEHAVIOUR"))
+        {
+            case "die":
+                Kill(Environment.ProcessId, 9).Should().Be(0);
+                break;
+            case "stall":
+                await new TaskCompletionSource().Task;
+                break;
+        }
+    }
+
+    [Fact]
+    public void ZAfterTheMisbehaviour() => true.Should().BeTrue();
+
+    [Fact]
+    [NegativeControl]
+    public void WrongRouteIsNoticed() => 0x31.Should().Be(0x41);
+
+    [Fact]
+    [NegativeControl]
+    public void NothingIsNoticed() => 0x41.Should().Be(0x41);
+
+    [LibraryImport("libc", EntryPoint = "kill")]
+    private static partial int Kill(int process, int signal);
+}
