@@ -16,9 +16,17 @@ entry:
 	ud2
 
 	.text
+/*
+ * After the vector comes an error code or none: also an interrupt, or int n, may use a vector that has one as an
+ * exception. Without it the second word is a selector, which no code address is as small as.
+ */
 	.globl trap
 trap:
-	pushal
+	cmpl $0x40, 8(%esp)
+	jae 1f
+	pushl (%esp)
+	movl $0, 4(%esp)
+1:	pushal
 	cld
 	mov $SEL_KERNEL_DATA, %eax
 	mov %eax, %ds

@@ -39,9 +39,9 @@
 #define AREA_GDT		0x0d100
 #define AREA_TSS		0x0d180
 #define AREA_CPU		0x0d200
-#define AREA_NMI_STACK_END	0x0dc00
-#define AREA_FAULT_STACK_END	0x0e400
-#define AREA_USER_STACK_END	0x0e800
+#define AREA_NMI_STACK_END	0x0d800
+#define AREA_FAULT_STACK_END	0x0dc00
+#define AREA_USER_STACK_END	0x0e000
 #define AREA_STACK_END		0x10000
 
 /* Selectors; in the 32-bit image KERNEL_CODE is 32-bit code and the 64-bit ones are absent. */

@@ -34,16 +34,10 @@
 	.set vector, vector + 1
 	.endr
 
-/* The 32-bit processor does not align its frame, so there the error code must be known from the vector. */
 	.section .stubs, "ax"
 	.set vector, 0
 	.rept 256
 	.balign 16, 0x90
-#ifndef __x86_64__
-	.if vector <> 8 && (vector < 10 || vector > 14) && vector <> 17 && vector <> 21 && vector <> 29 && vector <> 30
-	push $0
-	.endif
-#endif
 	push $vector
 	jmp trap
 	.set vector, vector + 1
