@@ -48,6 +48,7 @@
 #define RECORD_MARK		5
 #define RECORD_ACTION		6
 #define RECORD_UPCALL		7
+#define RECORD_FIQ		8		/* arm64 */
 
 #define STATUS_NOT_RUN		0
 #define STATUS_DONE		1
@@ -94,7 +95,11 @@
 #define OP_IPI			79
 #define OP_INT			80
 #define OP_XEN_UPCALL		81
-/* arm64 starts at 128. */
+/* arm64 */
+#define OP_READ_SYSREG		128
+#define OP_WRITE_SYSREG		129
+#define OP_GIC_ENABLE		130
+#define OP_HVC			131
 
 /* Command flags: low nibble the access width in bytes, second nibble a variant, high byte options. */
 #define FLAG_WIDTH(flags)	((flags) & 0xf)
@@ -134,6 +139,14 @@
 
 #define APIC_ENABLE_X2APIC	0x0100
 
+/* arm64 exceptions, as a command may expect them and a death names them */
+#define EXCEPTION_UNDEFINED		0
+#define EXCEPTION_DATA_ABORT		1
+#define EXCEPTION_INSTRUCTION_ABORT	2
+#define EXCEPTION_SYSTEM_REGISTER	3
+#define EXCEPTION_ALIGNMENT		4
+#define EXCEPTION_OTHER			31
+
 /* Handler policy: 0 logs, acknowledges and is silent. */
 #define POLICY_NO_LOG		0x0001
 #define POLICY_NO_EOI		0x0002
@@ -152,6 +165,8 @@
 #define ACTION_IN		5
 #define ACTION_WRMSR		6
 #define ACTION_XEN_UPCALL	7
+#define ACTION_WRITE_SYSREG	8		/* arm64 */
+#define ACTION_READ_SYSREG	9
 
 #define XEN_32BIT		0x0001
 #define XEN_KEEP_UPCALL		0x0002
