@@ -8,7 +8,7 @@ namespace Conformance.Kvm;
 /// <param name="error">What the kernel answered.</param>
 /// <param name="hint">What else is known, for example that the VM is dead.</param>
 public sealed class KvmException(string call, Errno error, string? hint = null)
-    : Exception($"{call} failed: {error} ({(int)error}){(hint is null ? "" : "; " + hint)}")
+    : Exception($"{call} failed: {error} ({(int)error}){(hint is null ? "" : "; " + hint)}"), IAssertionException
 {
     public Errno Error { get; } = error;
 
