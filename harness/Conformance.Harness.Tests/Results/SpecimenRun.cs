@@ -31,8 +31,6 @@ internal sealed class SpecimenRun
     {
         string file = Path.Combine(folder, "selection.json");
         selection.Write(file);
-        string machine = Path.Combine(folder, "machine.json");
-        await File.WriteAllTextAsync(machine, misbehaviour is null ? "{}" : $$"""{"extraKernelArguments":["specimen={{misbehaviour}}"]}""");
         ProcessStartInfo start = new(Executable)
         {
             RedirectStandardOutput = true,
@@ -40,7 +38,7 @@ internal sealed class SpecimenRun
             {
                 [SuiteEnvironment.SelectionVariable] = file,
                 [SuiteEnvironment.OutputVariable] = folder,
-                [SuiteEnvironment.MachineVariable] = machine,
+                ["SPECIMEN_MISBEHAVIOUR"] = misbehaviour,
             },
         };
         using Process process = Process.Start(start)!;

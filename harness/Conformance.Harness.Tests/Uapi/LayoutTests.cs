@@ -50,6 +50,8 @@ public sealed class LayoutTests
             c.AppendLine($"#include <{header}>");
         }
 
+        // asm/kvm.h counts in it, and linux/sizes.h is not exported.
+        c.AppendLine("#define SZ_64K 0x10000");
         foreach (Type type in typeof(KvmIoctl).Assembly.GetTypes()
             .Where(t => t.Namespace == "Conformance.Uapi" && t.GetCustomAttribute<CHeaderAttribute>() is not null)
             .OrderBy(t => t.Name, StringComparer.Ordinal))

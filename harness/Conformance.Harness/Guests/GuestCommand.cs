@@ -17,7 +17,7 @@ public sealed class GuestCommand
     private readonly ulong[] _arguments;
     private readonly string _text;
 
-    private GuestCommand(GuestOp op, string text, int flags, params ulong[] arguments)
+    internal GuestCommand(GuestOp op, string text, int flags, params ulong[] arguments)
         : this(op, text, (ushort)flags, 0, arguments)
     {
     }
@@ -215,6 +215,9 @@ public sealed class GuestCommand
 
         return new GuestCommand(_op, $"{_text} ({string.Join(" or ", names)} allowed)", _flags, expected, _arguments);
     }
+
+    /// <summary>The same command, which the exceptions of these bits may end.</summary>
+    internal GuestCommand Expecting(uint exceptions, string names) => new(_op, $"{_text} ({names} allowed)", _flags, _expected | exceptions, _arguments);
 
     public override string ToString() => _text;
 

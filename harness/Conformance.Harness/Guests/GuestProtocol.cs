@@ -88,6 +88,9 @@ public enum LogRecordKind : ushort
     Mark = 5,
     Action = 6,
     Upcall = 7,
+
+    /// <summary>arm64: an interrupt of group 0.</summary>
+    Fiq = 8,
 }
 
 /// <summary>Width of one access.</summary>
@@ -254,6 +257,10 @@ internal enum GuestOp : ushort
     Ipi = 79,
     Int = 80,
     XenUpcall = 81,
+    ReadSysreg = 128,
+    WriteSysreg = 129,
+    GicEnable = 130,
+    Hvc = 131,
 }
 
 /// <summary>Options of single commands.</summary>
@@ -294,4 +301,6 @@ internal enum ActionKind : byte
     In = 5,
     Wrmsr = 6,
     XenUpcall = 7,
+    WriteSysreg = 8,
+    ReadSysreg = 9,
 }

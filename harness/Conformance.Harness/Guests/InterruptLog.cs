@@ -23,6 +23,9 @@ public sealed class InterruptLog : IReadOnlyList<LogRecord>
     /// <summary>The vectors taken, in order; NMIs are not among them.</summary>
     public IEnumerable<ApicVector> Vectors => _records.Where(r => r.Kind == LogRecordKind.Interrupt).Select(r => r.Vector);
 
+    /// <summary>arm64: the INTIDs taken, in order, of either group.</summary>
+    public IEnumerable<IntId> IntIds => _records.Where(r => r.Kind is LogRecordKind.Interrupt or LogRecordKind.Fiq).Select(r => r.IntId);
+
     /// <summary>The event channels found pending, in order.</summary>
     public IEnumerable<uint> Ports => _records.Where(r => r.Kind == LogRecordKind.EventChannel).Select(r => r.Port);
 

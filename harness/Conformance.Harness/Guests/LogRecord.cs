@@ -14,6 +14,9 @@ public readonly record struct LogRecord(LogRecordKind Kind, int Vcpu, uint Seque
     /// <summary>Of an interrupt.</summary>
     public ApicVector Vector => new((byte)Value);
 
+    /// <summary>Of an interrupt on arm64.</summary>
+    public IntId IntId => new((uint)Value);
+
     /// <summary>Of an event channel.</summary>
     public uint Port => (uint)Value;
 
@@ -38,6 +41,7 @@ public readonly record struct LogRecord(LogRecordKind Kind, int Vcpu, uint Seque
         LogRecordKind.EventChannel => $"port {Value} pending (word 0x{Extra:x})",
         LogRecordKind.Exception => $"{((X86Exception)Value).Mnemonic()} error 0x{Extra:x}",
         LogRecordKind.Nmi => "taken NMI",
+        LogRecordKind.Fiq => $"taken {IntId} as FIQ",
         LogRecordKind.Mark => $"mark 0x{Value:x} 0x{Extra:x}",
         LogRecordKind.Action => $"read 0x{Value:x} from 0x{Extra:x}",
         LogRecordKind.Upcall => $"upcall pending {UpcallPending} mask {UpcallMask} selector 0x{Value:x}",

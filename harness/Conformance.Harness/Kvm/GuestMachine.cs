@@ -24,6 +24,9 @@ internal abstract class GuestMachine
     /// <summary>Puts a new vCPU at the image's entry.</summary>
     public abstract Task InitialiseAsync(Vcpu vcpu);
 
+    /// <summary>What can only be done once every vCPU is there.</summary>
+    public virtual Task FinishAsync(Vm vm) => Task.CompletedTask;
+
     /// <summary>Bytes of the run structure that every exit carries.</summary>
     public abstract IReadOnlyList<VcpuRange> Ranges { get; }
 

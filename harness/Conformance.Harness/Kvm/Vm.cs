@@ -19,7 +19,7 @@ public sealed partial class Vm : IAsyncDisposable
         Xen = new XenHvm(this);
         Machine = fd.Session.Architecture == KernelArchitecture.X86_64
             ? new X86Machine(options.Guest32Bit ? GuestLayout.X86_32 : GuestLayout.X86_64)
-            : throw new NotSupportedException($"No guest for {fd.Session.Architecture.Name()}.");
+            : new Arm64Machine();
     }
 
     internal GuestMachine Machine { get; }
@@ -60,6 +60,7 @@ public sealed partial class Vm : IAsyncDisposable
             await vm.CreateVcpuAsync(options.VcpuIds?[index] ?? (uint)index);
         }
 
+        await vm.Machine.FinishAsync(vm);
         return vm;
     }
 

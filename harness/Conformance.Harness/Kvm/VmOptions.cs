@@ -16,6 +16,19 @@ public enum Irqchip
     Split,
 }
 
+/// <summary>The GICv3 of an arm64 VM.</summary>
+public sealed record GicOptions
+{
+    /// <summary>INTIDs below 1020, private ones included; null: what the kernel gives when it is not told.</summary>
+    public uint? IrqCount { get; init; }
+
+    /// <summary>ITSs. With one at least, LPIs are enabled and each ITS has its tables and is enabled.</summary>
+    public int ItsCount { get; init; }
+
+    /// <summary>With ITSs: tables given and everything enabled. Otherwise only created, with their addresses.</summary>
+    public bool Configure { get; init; } = true;
+}
+
 /// <summary>How a VM is made.</summary>
 public sealed record VmOptions
 {
@@ -37,6 +50,9 @@ public sealed record VmOptions
 
     /// <summary>x86: the 32-bit guest image, in protected mode without long mode, instead of the 64-bit one.</summary>
     public bool Guest32Bit { get; init; }
+
+    /// <summary>arm64: what <see cref="Irqchip.Full"/> means.</summary>
+    public GicOptions Gic { get; init; } = new();
 
     /// <summary>Guest memory from its architecture's base, in bytes.</summary>
     public ulong MemoryBytes { get; init; } = GuestLayout.Memory;

@@ -10,8 +10,7 @@ namespace Conformance.Results;
 /// </summary>
 public sealed class TestPattern
 {
-    /// <summary>What a test class's name may end with and its id does not.</summary>
-    public const string ClassSuffix = "Tests";
+    private const string ClassSuffix = "Tests";
 
     private readonly string[] _segments;
     private readonly string? _glob;

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Guests;
+using Conformance.Uapi;
+using static Conformance.Uapi.KvmArm64Const;
+
+namespace Conformance.Kvm;
+
+/// <summary>A core register by its place in struct kvm_regs, in words of 32 bits.</summary>
+public enum CoreRegister : uint
+{
+    X0 = 0,
+    X1 = 2,
+    Pc = 64,
+}
+
+public sealed partial class Vcpu
+{
+    /// <summary>The SGI, at a priority below all others, that a guest sends itself to know that it has taken everything else.</summary>
+    public static readonly Sgi FenceSgi = new(15);
+
+    private const byte FencePriority = 0xf0;
+
+    private uint _fences;
+    private int _logged;
+
+    /// <summary>KVM_SET_ONE_REG.</summary>
+    public async Task<Errno> TrySetRegisterAsync(ulong id, ulong value)
+    {
+        var call = new Wire.SystemCall(Session.Numbers.Ioctl, $"ioctl({Fd.Name}, KVM_SET_ONE_REG, 0x{id:x} = 0x{value:x})").Arg(Fd.Number).Arg(KvmIoctl.KVM_SET_ONE_REG.Number)
+            .In(KernelSession.Bytes(new kvm_one_reg { id = id }));
+        call.Pointer(0, 8, call.Attach(BitConverter.GetBytes(value), 8, returned: false));
+        return (Errno)(await Session.Agent.CallAsync(call)).Errno;
+    }
+
+    public async Task SetCoreRegisterAsync(CoreRegister register, ulong value) => Vm.Expect(
+        await TrySetRegisterAsync(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | (uint)register, value), $"KVM_SET_ONE_REG({register})");
+
+    /// <summary>KVM_ARM_VCPU_INIT with the machine's preferred target and PSCI; the vCPU starts running, not powered off.</summary>
+    public async Task InitialiseArm64Async() => Vm.Expect(await TryInitialiseArm64Async(1u << (int)KVM_ARM_VCPU_PSCI_0_2), "KVM_ARM_VCPU_INIT");
+
+    /// <param name="features">The first word of kvm_vcpu_init.features.</param>
+    public async Task<Errno> TryInitialiseArm64Async(uint features)
+    {
+        kvm_vcpu_init init = await Vm.PreferredTargetAsync();
+        byte[] argument = KernelSession.Bytes(init);
+        argument.AsSpan(4).Clear();
+        BitConverter.TryWriteBytes(argument.AsSpan(4), features);
+        return (await Session.IoctlAsync(Fd, KvmArm64Ioctl.KVM_ARM_VCPU_INIT, argument, $"features 0x{features:x}")).Error;
+    }
+
+    /// <summary>
+    /// Lets the guest open its CPU interface and take everything that is pending for this vCPU.
+    /// </summary>
+    /// <param name="commands">Run before interrupts are enabled.</param>
+    /// <returns>What it took since the last time, in the order it took it.</returns>
+    public async Task<IntId[]> TakePendingAsync(params IEnumerable<GuestCommand> commands)
+    {
+        await ExecuteAsync(TakeScript(commands));
+        return await TakenAsync();
+    }
+
+    /// <summary>The script of <see cref="TakePendingAsync"/>, to be started while something else goes on.</summary>
+    public GuestScript TakeScript(params IEnumerable<GuestCommand> commands)
+    {
+        // SGIs are delivered by priority like all others, so the fence is taken when nothing else is pending.
+        return new GuestScript()
+            .Add(Arm64Command.EnableGic())
+            .AddRange(commands)
+            .AddRange(Fence());
+    }
+
+    /// <summary>Commands that take whatever is pending, and end when nothing is.</summary>
+    public IEnumerable<GuestCommand> Fence()
+    {
+        _fences++;
+        return
+        [
+            Arm64Command.StoreRedistributor(Index, Gicr.Ipriorityr0 + FenceSgi.Value, FencePriority, AccessWidth.Byte),
+            Arm64Command.SendSgi(FenceSgi, Id),
+            GuestCommand.InterruptsOn,
+            Arm64Command.HaltUntilTaken(FenceSgi, _fences, quiet: true),
+            GuestCommand.InterruptsOff,
+        ];
+    }
+
+    /// <summary>What was taken since the last time this was asked, without fences.</summary>
+    public async Task<IntId[]> TakenAsync()
+    {
+        IntId[] all = [.. (await ReadLogAsync()).IntIds];
+        IntId[] taken = [.. all.Skip(_logged).Where(i => i != FenceSgi)];
+        _logged = all.Length;
+        return taken;
+    }
+
+    /// <summary>Starts the guest waiting, interrupts enabled and halted in the kernel, until it takes this interrupt once more.</summary>
+    public async Task HaltUntilTakenAsync(IntId intid, uint times = 1)
+    {
+        await StartAsync(new GuestScript().Add(Arm64Command.EnableGic()).Add(GuestCommand.InterruptsOn).Add(Arm64Command.HaltUntilTaken(intid, times)));
+        await WaitUntilHaltingAsync();
+        await WaitUntilBlockedAsync();
+    }
+
+    /// <summary>Starts the guest spinning in user code of its own, interrupts enabled, until it has taken this interrupt so many times: it leaves only when it is kicked.</summary>
+    public async Task SpinUntilTakenAsync(IntId intid, uint times = 1)
+    {
+        await StartAsync(new GuestScript().Add(Arm64Command.EnableGic()).Add(GuestCommand.Notify)
+            .Add(GuestCommand.SpinUntil(new GuestCondition(TakenAddress(intid), Comparison.AtLeast, times), interrupts: true)));
+        await WaitForNotifyAsync();
+    }
+
+    /// <summary>Where the guest counts how often it took this interrupt, or one in the same slot.</summary>
+    public ulong TakenAddress(IntId intid) => Area + GuestProtocol.ControlTaken + (intid.Slot * 4u);
+
+    /// <summary>Sets what the guest does on this interrupt; before it runs, or while it is stopped.</summary>
+    public Task SetHandlerAsync(IntId intid, HandlerPolicy policy) => SetHandlersAsync(new HandlerTable().Set(new ApicVector(intid.Slot), policy));
+}
+
+public sealed partial class Vm
+{
+    private kvm_vcpu_init? _target;
+
+    internal async Task<kvm_vcpu_init> PreferredTargetAsync()
+    {
+        if (_target is null)
+        {
+            (Errno error, kvm_vcpu_init init) = await Session.TryGetAsync(Fd, KvmArm64Ioctl.KVM_ARM_PREFERRED_TARGET, default(kvm_vcpu_init), "");
+            Expect(error, "KVM_ARM_PREFERRED_TARGET");
+            _target = init;
+        }
+
+        return _target.Value;
+    }
+}

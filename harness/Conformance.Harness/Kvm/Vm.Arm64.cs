@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Guests;
+using Conformance.Uapi;
+using static Conformance.Uapi.KvmArm64Const;
+
+namespace Conformance.Kvm;
+
+public sealed partial class Vm
+{
+    private readonly List<Its> _itss = [];
+    private Vgic? _gic;
+
+    /// <summary>arm64: the GICv3.</summary>
+    public Vgic Gic => _gic ?? throw new InvalidOperationException($"{Options.Name} has no GIC.");
+
+    /// <summary>arm64: the ITSs, in the order they were created.</summary>
+    public IReadOnlyList<Its> Itss => _itss;
+
+    /// <summary>arm64: the first ITS.</summary>
+    public Its Its => _itss[0];
+
+    /// <summary>Creates the GICv3: no address yet, not initialised.</summary>
+    public async Task<Vgic> CreateGicAsync()
+    {
+        (Errno error, Vgic? gic) = await Vgic.TryCreateAsync(this);
+        return _gic = gic ?? throw new KvmException("KVM_CREATE_DEVICE(KVM_DEV_TYPE_ARM_VGIC_V3)", error);
+    }
+
+    /// <summary>Creates one more ITS: no address yet.</summary>
+    public async Task<Its> CreateItsAsync()
+    {
+        (Errno error, Its? its) = await Its.TryCreateAsync(this, _itss.Count);
+        _itss.Add(its ?? throw new KvmException("KVM_CREATE_DEVICE(KVM_DEV_TYPE_ARM_VGIC_ITS)", error));
+        return its;
+    }
+
+    /// <summary>Gives the GIC its addresses and initialises it, with the ITSs the options ask for.</summary>
+    public async Task PlaceGicAsync()
+    {
+        if (Options.Gic.IrqCount is uint count)
+        {
+            Expect(await Gic.TrySetIrqCountAsync(count), $"NR_IRQS({count})");
+        }
+
+        Expect(await Gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor), "KVM_VGIC_V3_ADDR_TYPE_DIST");
+        Expect(await Gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors), "KVM_VGIC_V3_ADDR_TYPE_REDIST");
+        for (int n = 0; n < Options.Gic.ItsCount; n++)
+        {
+            await CreateItsAsync();
+        }
+
+        Expect(await Gic.TryInitialiseAsync(), "KVM_DEV_ARM_VGIC_CTRL_INIT");
+        foreach (Its its in _itss)
+        {
+            Expect(await its.TrySetAddressAsync(its.Address), "KVM_VGIC_ITS_ADDR_TYPE");
+            Expect(await its.TryInitialiseAsync(), "KVM_DEV_ARM_VGIC_CTRL_INIT of the ITS");
+        }
+
+        if (!Options.Gic.Configure)
+        {
+            return;
+        }
+
+        await Gic.EnableDistributorAsync();
+        if (_itss.Count > 0)
+        {
+            await Gic.SetLpiTablesAsync();
+            foreach (Its its in _itss)
+            {
+                await its.ConfigureAsync();
+            }
+        }
+    }
+
+    /// <summary>KVM_IRQ_LINE on an SPI.</summary>
+    public Task IrqLineAsync(Spi spi, bool asserted) => IrqLineAsync(ArmIrqLine.Of(spi), asserted);
+
+    /// <summary>KVM_IRQ_LINE on a PPI of one vCPU.</summary>
+    public Task IrqLineAsync(Ppi ppi, uint vcpuId, bool asserted) => IrqLineAsync(ArmIrqLine.Of(ppi, vcpuId), asserted);
+
+    /// <summary>An edge: asserted and de-asserted.</summary>
+    public async Task PulseAsync(Spi spi)
+    {
+        await IrqLineAsync(spi, true);
+        await IrqLineAsync(spi, false);
+    }
+
+    /// <summary>KVM_SIGNAL_MSI of a device's event to an ITS.</summary>
+    /// <returns>What the kernel returned: 1 when it became an LPI, 0 when the ITS has no mapping for it.</returns>
+    public Task<long> SignalMsiAsync(DeviceId device, EventId @event, Its? its = null) => SignalMsiAsync((its ?? Its).Message(device, @event));
+}
