@@ -27,7 +27,10 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: tether COMMAND [ARGUMENT]...\n");
 		return 64;
 	}
-	/* The terminal's interrupt is for the one who holds the tether. */
+	/*
+	 * The terminal's interrupt is for the one who holds the tether: the child gets a session of its own below, or Ctrl-C would
+	 * kill a QEMU before anyone has decided that the run is over.
+	 */
 	signal(SIGINT, SIG_IGN);
 	sigemptyset(&child_ended);
 	sigaddset(&child_ended, SIGCHLD);
@@ -44,6 +47,7 @@ int main(int argc, char **argv)
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		if (getppid() != self)
 			_exit(70);
+		setsid();
 		dup2(null, 0);
 		close(null);
 		sigprocmask(SIG_UNBLOCK, &child_ended, NULL);

@@ -1,2 +1,4 @@
 // SPDX-License-Identifier: MIT
-return 64;
+using Conformance.Cli;
+
+return await CommandLine.RunAsync(args, CommandOutput.OfThisProcess());

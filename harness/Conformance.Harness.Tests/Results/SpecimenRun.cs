@@ -31,6 +31,8 @@ internal sealed class SpecimenRun
     {
         string file = Path.Combine(folder, "selection.json");
         selection.Write(file);
+        string machine = Path.Combine(folder, "machine.json");
+        await File.WriteAllTextAsync(machine, misbehaviour is null ? "{}" : $$"""{"extraKernelArguments":["specimen={{misbehaviour}}"]}""");
         ProcessStartInfo start = new(Executable)
         {
             RedirectStandardOutput = true,
@@ -38,7 +40,7 @@ internal sealed class SpecimenRun
             {
                 [SuiteEnvironment.SelectionVariable] = file,
                 [SuiteEnvironment.OutputVariable] = folder,
-                ["SPECIMEN_MISBEHAVIOUR"] = misbehaviour,
+                [SuiteEnvironment.MachineVariable] = machine,
             },
         };
         using Process process = Process.Start(start)!;

@@ -3,6 +3,7 @@ using System.Globalization;
 using System.Reflection;
 using System.Security.Cryptography;
 using System.Text;
+using Conformance.Results;
 using Xunit.v3;
 
 namespace Conformance.Fixtures;
@@ -13,7 +14,6 @@ namespace Conformance.Fixtures;
 /// </summary>
 public static class TestId
 {
-    private const string ClassSuffix = "Tests";
     private const string AssemblyPrefix = "Conformance.";
     private const int LongestRow = 64;
     private const int HashDigits = 6;
@@ -34,8 +34,8 @@ public static class TestId
     /// <param name="methodName">The method's name.</param>
     public static string OfMethod(string suite, string className, string methodName)
     {
-        string noun = className.Length > ClassSuffix.Length && className.EndsWith(ClassSuffix, StringComparison.Ordinal)
-            ? className[..^ClassSuffix.Length]
+        string noun = className.Length > TestPattern.ClassSuffix.Length && className.EndsWith(TestPattern.ClassSuffix, StringComparison.Ordinal)
+            ? className[..^TestPattern.ClassSuffix.Length]
             : className;
         return $"{suite}.{Segment(noun)}.{Segment(methodName)}";
     }

@@ -20,7 +20,12 @@ public static class ResultsFolder
     /// <summary>Builds the run from the journals of a folder.</summary>
     /// <param name="folder">The kernel's folder.</param>
     /// <returns>Null when no journal says which kernel it is about.</returns>
-    public static RunRecord? Merge(string folder)
+    public static RunRecord? Merge(string folder) => Merge(ResultsJournal.In(folder).SelectMany(ResultsJournal.Read));
+
+    /// <summary>Builds the run from journal lines of any number of suites on one kernel.</summary>
+    /// <param name="lines">The lines; of each suite in their order.</param>
+    /// <returns>Null when no line says which kernel it is about.</returns>
+    public static RunRecord? Merge(IEnumerable<JournalLine> lines)
     {
         JournalLine? open = null;
         TargetIdentity? target = null;
@@ -28,7 +33,7 @@ public static class ResultsFolder
         SortedSet<string> planned = new(StringComparer.Ordinal);
         SortedDictionary<string, TestRecord> tests = new(StringComparer.Ordinal);
         List<string> faults = [];
-        foreach (JournalLine line in ResultsJournal.In(folder).SelectMany(ResultsJournal.Read))
+        foreach (JournalLine line in lines)
         {
             last = line.At > last ? line.At : last;
             switch (line.Event)

@@ -10,7 +10,8 @@ namespace Conformance.Results;
 /// </summary>
 public sealed class TestPattern
 {
-    private const string ClassSuffix = "Tests";
+    /// <summary>What a test class's name may end with and its id does not.</summary>
+    public const string ClassSuffix = "Tests";
 
     private readonly string[] _segments;
     private readonly string? _glob;

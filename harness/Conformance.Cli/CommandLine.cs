@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT
+using System.CommandLine;
+using System.Globalization;
+using System.Runtime.InteropServices;
+using Conformance.Kernels;
+using Conformance.Results;
+
+namespace Conformance.Cli;
+
+/// <summary>The commands, their options, and what their help says.</summary>
+internal static class CommandLine
+{
+    private const int InterruptedTwice = 130;
+
+    private const string ExitCodes = """
+
+        Exit codes:
+          0   nothing wrong
+          1   a claim failed
+          2   nothing ran, or results are missing (also after Ctrl-C)
+          3   the kernel crashed or hung
+          4   the harness or the machine is at fault; also when results could not be stored
+          64  bad usage
+        3 outranks 1, 1 outranks 4, 4 outranks 2; results that could not be stored outrank all of them.
+        """;
+
+    public static async Task<int> RunAsync(string[] args, CommandOutput output)
+    {
+        using CancellationTokenSource cancellation = new();
+        using PosixSignalRegistration interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
+        using PosixSignalRegistration terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
+        using PosixSignalRegistration hangup = PosixSignalRegistration.Create(PosixSignal.SIGHUP, OnSignal);
+        try
+        {
+            ParseResult parsed = Build(output).Parse(args, new ParserConfiguration { ResponseFileTokenReplacer = null });
+            if (parsed.Errors.Count > 0)
+            {
+                Complain(parsed, output);
+                return ExitCode.BadUsage;
+            }
+
+            InvocationConfiguration configuration = new()
+            {
+                EnableDefaultExceptionHandler = false,
+                ProcessTerminationTimeout = null,
+                Output = output.Out,
+                Error = output.Error,
+            };
+            return await parsed.InvokeAsync(configuration, cancellation.Token).ConfigureAwait(false);
+        }
+        catch (UsageException wrong)
+        {
+            output.Error.WriteLine($"conformance: {wrong.Message}");
+            return ExitCode.BadUsage;
+        }
+        catch (MachineFaultException fault)
+        {
+            output.Error.WriteLine($"conformance: {fault.Message}");
+            return ExitCode.MachineFault;
+        }
+        catch (OperationCanceledException) when (cancellation.IsCancellationRequested)
+        {
+            output.Error.WriteLine("conformance: interrupted.");
+            return ExitCode.ResultsMissing;
+        }
+        catch (Exception mistake)
+        {
+            // A mistake of ours says nothing about a kernel: it must not end in a status that does.
+            output.Error.WriteLine($"conformance: this is a mistake in conformance itself: {mistake}");
+            return ExitCode.MachineFault;
+        }
+
+        // The first signal ends the run in order, with its results; the second does not wait for that.
+        void OnSignal(PosixSignalContext context)
+        {
+            if (cancellation.IsCancellationRequested)
+            {
+                Environment.Exit(InterruptedTwice);
+            }
+
+            context.Cancel = true;
+            cancellation.Cancel();
+        }
+    }
+
+    private static void Complain(ParseResult parsed, CommandOutput output)
+    {
+        Command command = parsed.CommandResult.Command;
+        string[] known = [.. command.Subcommands.Select(c => c.Name), .. command.Options.Select(o => o.Name)];
+        string line = command is RootCommand ? "conformance" : $"conformance {command.Name}";
+        foreach (string word in parsed.UnmatchedTokens)
+        {
+            output.Error.WriteLine($"{line}: '{word}' is not known. {NearestNames.Hint(word, known)}".TrimEnd());
+        }
+
+        // Of a misspelt command the parser also says that a command is missing.
+        foreach (string message in parsed.UnmatchedTokens.Count > 0 ? [] : parsed.Errors.Select(e => e.Message).Distinct())
+        {
+            output.Error.WriteLine($"{line}: {message}");
+        }
+
+        output.Error.WriteLine($"'{line} --help' shows what there is.");
+    }
+
+    private static RootCommand Build(CommandOutput output)
+    {
+        RootCommand root = new("Conformance and regression tests of the Linux kernel's virtualization interrupt interfaces." + Environment.NewLine + ExitCodes)
+        {
+            Run(output),
+            List(output),
+            Merge(output),
+            Doctor(output),
+            Test(output),
+        };
+        return root;
+    }
+
+    private static Command Run(CommandOutput output)
+    {
+        Option<string[]> kernel = new("--kernel", "-k")
+        {
+            Description = $"Kernel to test; repeatable. debian:VERSION, a bzImage or Image file [,modules=DIR], a kernel build tree, host, or ssh:USER@BOARD. Default: {RunRequest.DefaultKernel}.",
+            HelpName = "KERNEL",
+        };
+        Option<string?> arch = new("--arch", "-a") { Description = "Architecture of the kernel: x86_64 or arm64. Default: what the kernel says, else x86_64.", HelpName = "ARCH" };
+        Option<string[]> suite = new("--suite", "-s") { Description = "Run only this suite; repeatable. Default: every suite with claims for the architecture.", HelpName = "SUITE" };
+        Option<string[]> test = new("--test", "-t")
+        {
+            Description = "Run only these tests; repeatable. A test's id, any whole part of it (a class, Class.Method), or a pattern with * and ?.",
+            HelpName = "PATTERN",
+        };
+        Option<string[]> module = new("--module", "-m") { Description = "Swap one module of the kernel, for example kvm.ko=arch/x86/kvm/kvm.ko; repeatable.", HelpName = "NAME.ko=PATH" };
+        Option<string> folder = new("--output", "-o")
+        {
+            Description = "Folder for the results: one folder per kernel in it, with results.json. What an earlier run left there moves to 'previous'.",
+            DefaultValueFactory = _ => RunRequest.DefaultOutput,
+            HelpName = "DIR",
+        };
+        Option<bool> fresh = new("--fresh-boot") { Description = "Boot every kernel; never restore a saved one." };
+        Option<bool> isolation = new("--isolation") { Description = "Give every test a kernel of its own." };
+        Option<string[]> append = new("--append") { Description = "Kernel command line arguments to add; repeatable.", HelpName = "ARGS" };
+        Option<bool> offline = new("--offline") { Description = "Use only kernels that are in the cache." };
+        Option<bool> controls = new("--negative-controls") { Description = "Run the tests that must fail, and nothing else: they pass by failing." };
+        Option<int?> jobs = new("--jobs", "-j") { Description = "How many kernels may run at once. Default: half the processors.", HelpName = "N" };
+        Option<int> timeout = new("--test-timeout")
+        {
+            Description = "Seconds after which a test without a verdict is a hang.",
+            DefaultValueFactory = _ => RunRequest.DefaultTestTimeout,
+            HelpName = "SECONDS",
+        };
+        Option<bool> verbose = new("--verbose", "-v") { Description = "Name every test, also on a terminal." };
+        foreach (Option number in new Option[] { timeout, jobs })
+        {
+            number.Validators.Add(result =>
+            {
+                // What is no number at all is the parser's to refuse.
+                if (result.Tokens is [var token] && int.TryParse(token.Value, CultureInfo.InvariantCulture, out int value) && value <= 0)
+                {
+                    result.AddError($"{number.Name} takes a number greater than 0.");
+                }
+            });
+        }
+
+        Command command = new("run", "Boot kernels and run the suites on them.")
+        {
+            kernel, arch, suite, test, module, folder, append, fresh, isolation, offline, controls, jobs, timeout, verbose,
+        };
+        command.SetAction(async (parsed, cancellation) =>
+        {
+            RunRequest request = new()
+            {
+                Kernels = parsed.GetValue(kernel) is { Length: > 0 } kernels ? kernels : [RunRequest.DefaultKernel],
+                Architecture = parsed.GetValue(arch),
+                Suites = parsed.GetValue(suite) ?? [],
+                Tests = parsed.GetValue(test) ?? [],
+                Modules = parsed.GetValue(module) ?? [],
+                Output = parsed.GetValue(folder)!,
+                Append = parsed.GetValue(append) ?? [],
+                FreshBoot = parsed.GetValue(fresh),
+                Isolation = parsed.GetValue(isolation),
+                Offline = parsed.GetValue(offline),
+                NegativeControls = parsed.GetValue(controls),
+                Jobs = parsed.GetValue(jobs),
+                TestTimeout = parsed.GetValue(timeout),
+                Verbose = parsed.GetValue(verbose),
+            };
+            using KernelStore store = new(CacheDirectory.Default);
+            return await new RunCommand(Installation.Find(AppContext.BaseDirectory), store.PrepareAsync, output)
+                .RunAsync(request, cancellation)
+                .ConfigureAwait(false);
+        });
+        return command;
+    }
+
+    private static Command List(CommandOutput output)
+    {
+        Argument<string> what = new("what") { Description = "tests, clauses, suites or kernels.", DefaultValueFactory = _ => "tests" };
+        what.AcceptOnlyFromAmong("tests", "clauses", "suites", "kernels");
+        Command command = new("list", "Show the tests with their ids, the clauses and which have no test, the suites, or the kernels in the cache.") { what };
+        command.SetAction((parsed, cancellation) =>
+            new ListCommand(Installation.Find(AppContext.BaseDirectory), output).RunAsync(parsed.GetValue(what)!, cancellation));
+        return command;
+    }
+
+    private static Command Merge(CommandOutput output)
+    {
+        Argument<string> folder = new("dir")
+        {
+            Description = "The folder given to 'run --output'.",
+            DefaultValueFactory = _ => RunRequest.DefaultOutput,
+        };
+        Command command = new("merge", "Build results.json from what a killed run left, and exit as that run would have.") { folder };
+        command.SetAction(parsed => MergeCommand.Run(parsed.GetValue(folder)!, output));
+        return command;
+    }
+
+    private static Command Doctor(CommandOutput output)
+    {
+        Command command = new("doctor", "Check what this machine has and say what to do about what it lacks.");
+        command.SetAction((_, cancellation) => new DoctorCommand(Installation.Find(AppContext.BaseDirectory), output).RunAsync(cancellation));
+        return command;
+    }
+
+    private static Command Test(CommandOutput output)
+    {
+        Option<bool> coverage = new("--coverage") { Description = "Measure line and branch coverage of the harness (Cobertura, with a summary)." };
+        Option<string[]> filter = new("--class") { Description = "Run only this test class, wildcards allowed; repeatable.", HelpName = "NAME" };
+        Command command = new("test", "Run the project's own tests: of the harness, and from end to end.") { coverage, filter };
+        command.SetAction((parsed, cancellation) => new TestCommand(Installation.Find(AppContext.BaseDirectory), output)
+            .RunAsync(parsed.GetValue(coverage), parsed.GetValue(filter) ?? [], cancellation));
+        return command;
+    }
+}

@@ -1,0 +1,317 @@
+// SPDX-License-Identifier: MIT
+using System.Text.Json;
+using Conformance.Fixtures;
+using Conformance.Kernels;
+using Conformance.Results;
+
+namespace Conformance.Cli;
+
+/// <summary>The suites of one run on one kernel, and what came of them.</summary>
+internal sealed class KernelRun
+{
+    private const string PreviousFolder = "previous";
+    private static readonly TimeSpan IdleLimit = TimeSpan.FromMinutes(5);
+
+    private readonly Lock _lock = new();
+    private readonly List<JournalLine> _lines = [];
+    private readonly Installation _installation;
+    private readonly RunRequest _request;
+    private readonly RunView _view;
+
+    public KernelRun(Installation installation, RunRequest request, PreparedKernel kernel, RunView view)
+    {
+        _installation = installation;
+        _request = request;
+        _view = view;
+        Kernel = kernel;
+        Identity = KernelIdentity.Of(kernel);
+        Folder = Path.GetFullPath(Path.Combine(request.Output, kernel.Id));
+    }
+
+    public PreparedKernel Kernel { get; }
+
+    public KernelIdentity Identity { get; }
+
+    /// <summary>Where the kernel's results go.</summary>
+    public string Folder { get; }
+
+    /// <summary>Whether something could not be written to disk.</summary>
+    public bool ResultsLost { get; private set; }
+
+    private string PreparedFile => Path.Combine(Folder, "prepared.json");
+
+    private string MachineFile => Path.Combine(Folder, "machine.json");
+
+    /// <summary>Makes room for the results: those of an earlier run are finished and moved to <c>previous</c>.</summary>
+    /// <exception cref="IOException">The folder cannot be made or written.</exception>
+    public async Task OpenAsync(CancellationToken cancellation)
+    {
+        if (Directory.Exists(Folder) && (ResultsJournal.In(Folder).Count > 0 || File.Exists(Path.Combine(Folder, ResultsFolder.FileName))))
+        {
+            if (ResultsFolder.NeedsMerge(Folder) && ResultsFolder.Merge(Folder) is { } unfinished)
+            {
+                ResultsFolder.Write(Folder, unfinished);
+            }
+
+            string previous = Path.Combine(Path.GetDirectoryName(Folder)!, PreviousFolder, Kernel.Id);
+            if (Directory.Exists(previous))
+            {
+                Directory.Delete(previous, recursive: true);
+            }
+
+            Directory.CreateDirectory(Path.GetDirectoryName(previous)!);
+            Directory.Move(Folder, previous);
+        }
+
+        Directory.CreateDirectory(Folder);
+        await Kernel.SaveAsync(PreparedFile, cancellation).ConfigureAwait(false);
+        MachineRequest machine = new(_request.FreshBoot, _request.Append);
+        await File.WriteAllBytesAsync(
+            MachineFile,
+            JsonSerializer.SerializeToUtf8Bytes(machine, MachineRequestContext.Default.MachineRequest),
+            cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>Runs a suite to its end: a process that dies or stalls costs the test it was at, and the next one goes on.</summary>
+    /// <param name="selected">The suite and its patterns.</param>
+    /// <param name="cancellation">Ends it; what is known by then is kept.</param>
+    public async Task RunAsync(SelectedSuite selected, CancellationToken cancellation)
+    {
+        SuiteAssembly suite = selected.Suite;
+        string part = $"{Kernel.Id} {suite.Name}";
+        Write(suite.Name, Opening(suite));
+        Progress progress = new();
+        try
+        {
+            IReadOnlyList<string>? only = null;
+            do
+            {
+                _view.Now(part, $"{suite.Name}: booting {Kernel.Id}");
+                SuiteLaunch launch = Launch(selected, only);
+                progress.Start();
+                SuiteEnd end = await SuiteProcess.RunAsync(launch, line => Take(suite, part, line, progress), cancellation).ConfigureAwait(false);
+                only = AfterEnd(suite, progress, end);
+            }
+            while (only is { Count: > 0 });
+        }
+        catch (MachineFaultException failure)
+        {
+            Fault(suite, $"{suite.Name}: {failure.Message}");
+        }
+        catch (IOException failure)
+        {
+            Lost(failure.Message);
+            Fault(suite, $"{suite.Name}: {failure.Message}");
+        }
+        finally
+        {
+            if (progress.Planned is null)
+            {
+                Abandon(selected);
+            }
+
+            _view.Now(part, null);
+        }
+    }
+
+    /// <summary>Records what a suite that never got to its own plan was to run, so that it is missing and not forgotten.</summary>
+    /// <param name="selected">The suite and its patterns.</param>
+    public void Abandon(SelectedSuite selected)
+    {
+        string name = selected.Suite.Name;
+        lock (_lock)
+        {
+            if (_lines.Exists(l => l.Event == JournalEvent.Plan && l.Suite == name))
+            {
+                return;
+            }
+
+            if (!_lines.Exists(l => l.Event == JournalEvent.Open && l.Suite == name))
+            {
+                Write(name, Opening(selected.Suite));
+            }
+        }
+
+        string[] ids = [.. Selection.Declared(selected, _request.NegativeControls).Select(t => t.Id)];
+        Write(name, JournalLine.Now(JournalEvent.Plan) with { Suite = name, Tests = ids });
+    }
+
+    /// <summary>The run so far, from what was reported, and stored where that was possible.</summary>
+    public RunRecord Finish()
+    {
+        RunRecord run = ResultsFolder.Merge(_lines) ?? new RunRecord
+        {
+            SuiteVersion = "unknown",
+            Kernel = Identity,
+            Started = DateTimeOffset.UtcNow,
+        };
+        try
+        {
+            ResultsFolder.Write(Folder, run);
+        }
+        catch (IOException failure)
+        {
+            Lost(failure.Message);
+        }
+
+        return run;
+    }
+
+    private JournalLine Opening(SuiteAssembly suite) =>
+        JournalLine.Now(JournalEvent.Open) with { Suite = suite.Name, SuiteVersion = suite.Version, Kernel = Identity };
+
+    private SuiteLaunch Launch(SelectedSuite selected, IReadOnlyList<string>? only)
+    {
+        string name = selected.Suite.Name;
+        string file = Path.Combine(Folder, $"selection-{name}.json");
+        new TestSelection { Patterns = selected.Patterns, Only = only, NegativeControls = _request.NegativeControls }.Write(file);
+        return new SuiteLaunch(
+            _installation.Tether,
+            selected.Suite.Executable,
+            new Dictionary<string, string?>
+            {
+                [SuiteEnvironment.PreparedVariable] = PreparedFile,
+                [SuiteEnvironment.MachineVariable] = MachineFile,
+                [SuiteEnvironment.OutputVariable] = Folder,
+                [SuiteEnvironment.CacheVariable] = CacheDirectory.Default,
+                [SuiteEnvironment.BuildVariable] = _installation.Build,
+                [SuiteEnvironment.SelectionVariable] = file,
+                [SuiteEnvironment.IsolationVariable] = _request.Isolation ? "1" : null,
+            },
+            Path.Combine(Folder, $"suite-{name}.log"),
+            TimeSpan.FromSeconds(_request.TestTimeout),
+            IdleLimit);
+    }
+
+    private void Take(SuiteAssembly suite, string part, JournalLine line, Progress progress)
+    {
+        Remember(line);
+        switch (line.Event)
+        {
+            case JournalEvent.Plan when progress.Planned is null:
+                progress.Planned = line.Tests ?? [];
+                _view.Planned(progress.Planned.Count);
+                break;
+            case JournalEvent.Begin:
+                progress.Current = line.Test;
+                _view.Now(part, line.Test);
+                break;
+            case JournalEvent.Verdict when line.Record is { } record:
+                progress.Done.Add(record.Id);
+                progress.Current = null;
+                progress.Moved = true;
+                _view.Decided(record, Identity);
+                break;
+            case JournalEvent.Fault:
+                ResultsLost |= line.ResultsLost;
+                _view.Say($"conformance: {line.Text}");
+                break;
+            case JournalEvent.Close:
+                progress.Closed = true;
+                _view.Now(part, $"{suite.Name}: shutting down {Kernel.Id}");
+                break;
+        }
+    }
+
+    /// <returns>The tests that remain to be run by another process; null when there is nothing more to do.</returns>
+    private IReadOnlyList<string>? AfterEnd(SuiteAssembly suite, Progress progress, SuiteEnd end)
+    {
+        if (progress.Closed)
+        {
+            if (end.ExitCode != 0 || end.Stalled)
+            {
+                Fault(suite, $"{suite.Name}: its process {end} after its last test. {end.LastWords}");
+            }
+
+            return null;
+        }
+
+        if (progress.Current is { } id)
+        {
+            TestRecord record = Unfinished(suite, id, end);
+            Write(suite.Name, JournalLine.Now(JournalEvent.Verdict) with { Record = record });
+            progress.Done.Add(id);
+            progress.Moved = true;
+            _view.Decided(record, Identity);
+        }
+
+        if (progress.Planned is null || !progress.Moved)
+        {
+            Fault(suite, $"{suite.Name}: its process {end} before {(progress.Planned is null ? "it had a plan" : "its next test")}. {end.LastWords}");
+            return null;
+        }
+
+        return [.. progress.Planned.Except(progress.Done)];
+    }
+
+    private TestRecord Unfinished(SuiteAssembly suite, string id, SuiteEnd end)
+    {
+        DeclaredTest? declared = suite.Tests.FirstOrDefault(t => id == t.Id || (t.IsTheory && id.StartsWith(t.Id + ".", StringComparison.Ordinal)));
+        return new TestRecord
+        {
+            Id = id,
+            Suite = suite.Name,
+            Verdict = end.Stalled ? Verdict.Hang : Verdict.Broken,
+            Reason = end.Stalled ? $"no verdict within {_request.TestTimeout} s" : $"the suite's process {end} during this test",
+            DurationMs = end.Stalled ? _request.TestTimeout * 1000L : 0,
+            Clauses = declared?.Clauses ?? [],
+            Explained = end.LastWords.Length == 0 ? null : [new Explanation("stderr", end.LastWords)],
+        };
+    }
+
+    private void Fault(SuiteAssembly suite, string text)
+    {
+        Write(suite.Name, JournalLine.Now(JournalEvent.Fault) with { Text = text.TrimEnd() });
+        _view.Say($"conformance: {text.TrimEnd()}");
+    }
+
+    private void Write(string suite, JournalLine line)
+    {
+        Remember(line);
+        try
+        {
+            using ResultsJournal journal = ResultsJournal.Open(Folder, suite);
+            if (!journal.Append(line))
+            {
+                Lost(journal.Fault!);
+            }
+        }
+        catch (IOException failure)
+        {
+            Lost(failure.Message);
+        }
+    }
+
+    private void Lost(string reason)
+    {
+        ResultsLost = true;
+        _view.Say($"conformance: {reason}");
+    }
+
+    private void Remember(JournalLine line)
+    {
+        lock (_lock)
+        {
+            _lines.Add(line);
+        }
+    }
+
+    private sealed class Progress
+    {
+        public IReadOnlyList<string>? Planned { get; set; }
+
+        public HashSet<string> Done { get; } = new(StringComparer.Ordinal);
+
+        public string? Current { get; set; }
+
+        public bool Moved { get; set; }
+
+        public bool Closed { get; set; }
+
+        public void Start()
+        {
+            Current = null;
+            Moved = false;
+        }
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+using System.Diagnostics;
+using System.Globalization;
+using System.Text.Json;
+using Conformance.Fixtures;
+using Conformance.Kernels;
+using Conformance.Results;
+
+namespace Conformance.Cli;
+
+/// <summary><c>conformance list</c>: one thing per line, first its name, so that other programs can read it.</summary>
+internal sealed class ListCommand(Installation installation, CommandOutput output)
+{
+    public async Task<int> RunAsync(string what, CancellationToken cancellation)
+    {
+        switch (what)
+        {
+            case "suites":
+                Suites();
+                break;
+            case "clauses":
+                Clauses();
+                break;
+            case "kernels":
+                Kernels();
+                break;
+            default:
+                await TestsAsync(cancellation).ConfigureAwait(false);
+                break;
+        }
+
+        return ExitCode.Clean;
+    }
+
+    private void Suites()
+    {
+        foreach (SuiteAssembly suite in SuiteAssembly.LoadAll(installation))
+        {
+            string architectures = string.Join(", ", suite.Architectures.Select(a => a.Name()));
+            output.Out.WriteLine($"{suite.Name,-12} {Number(suite.Tests.Count(t => !t.NegativeControl)),4} claims   {architectures}");
+        }
+    }
+
+    private void Clauses()
+    {
+        ILookup<string, string> tests = SuiteAssembly.LoadAll(installation)
+            .SelectMany(s => s.Tests)
+            .SelectMany(t => t.Clauses.Select(c => (Clause: c, t.Id)))
+            .ToLookup(p => p.Clause, p => p.Id);
+        List<Clause> clauses = [.. ClauseIndex.Load(installation.Clauses).All];
+        int width = clauses.Select(c => c.Id.Length).Append(0).Max();
+        foreach (Clause clause in clauses)
+        {
+            string[] ids = [.. tests[clause.Id].Distinct()];
+            output.Out.WriteLine($"{clause.Id.PadRight(width)}  {(ids.Length == 0 ? "no test" : string.Join(' ', ids))}");
+        }
+
+        int bare = clauses.Count(c => !tests.Contains(c.Id));
+        output.Error.WriteLine($"{Number(clauses.Count)} clauses, {Number(bare)} without a test");
+    }
+
+    private void Kernels()
+    {
+        using KernelStore store = new(CacheDirectory.Default);
+        foreach (CacheEntry entry in store.ListCache().OrderBy(e => e.Name, StringComparer.Ordinal))
+        {
+            output.Out.WriteLine($"{entry.Name}  {entry.Kind}  {Number(entry.Bytes >> 20)} MiB  used {entry.LastUsed.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture)}");
+        }
+    }
+
+    /// <summary>Rows of theories are known only to the suites themselves, so each lists its own.</summary>
+    private async Task TestsAsync(CancellationToken cancellation)
+    {
+        foreach (SuiteAssembly suite in SuiteAssembly.LoadAll(installation).Where(s => s.Tests.Count > 0))
+        {
+            ProcessStartInfo start = new(suite.Executable) { RedirectStandardOutput = true, ArgumentList = { SuiteRunner.ListArgument } };
+            using Process process = Process.Start(start) ?? throw new MachineFaultException($"{suite.Executable} did not start.");
+            string text = await process.StandardOutput.ReadToEndAsync(cancellation).ConfigureAwait(false);
+            await process.WaitForExitAsync(cancellation).ConfigureAwait(false);
+            if (process.ExitCode != ExitCode.Clean)
+            {
+                throw new MachineFaultException($"{suite.Executable} {SuiteRunner.ListArgument} ended with exit code {process.ExitCode}.");
+            }
+
+            foreach (ListedTest test in text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+                .Select(line => JsonSerializer.Deserialize(line, ListedTestContext.Default.ListedTest)!)
+                .Where(t => !t.NegativeControl)
+                .OrderBy(t => t.Id, StringComparer.Ordinal))
+            {
+                output.Out.WriteLine(test.Id);
+            }
+        }
+    }
+
+    private static string Number(long value) => value.ToString(CultureInfo.InvariantCulture);
+}

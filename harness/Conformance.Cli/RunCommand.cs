@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: MIT
+using System.Diagnostics;
+using System.Globalization;
+using Conformance.Kernels;
+using Conformance.Results;
+
+namespace Conformance.Cli;
+
+/// <summary>Makes a kernel ready to be started; a test may do it without an archive.</summary>
+internal delegate Task<PreparedKernel> Prepare(KernelSpec spec, PrepareOptions options, IProgress<string> progress, CancellationToken cancellation);
+
+/// <summary><c>conformance run</c>.</summary>
+internal sealed class RunCommand(Installation installation, Prepare prepare, CommandOutput output)
+{
+    /// <summary>Runs the suites on the kernels and prints what came of it.</summary>
+    /// <param name="request">What was asked for.</param>
+    /// <param name="cancellation">Ends the run; what is known by then is kept and counted.</param>
+    /// <returns>An <see cref="ExitCode"/>.</returns>
+    /// <exception cref="UsageException">Something named does not exist.</exception>
+    /// <exception cref="MachineFaultException">The machine cannot do it.</exception>
+    public async Task<int> RunAsync(RunRequest request, CancellationToken cancellation)
+    {
+        long started = Stopwatch.GetTimestamp();
+        List<KernelSpec> specs = [.. request.Kernels.Distinct().Select(KernelSpec.Parse)];
+        KernelArchitecture architecture = ArchitectureOf(request, specs);
+        IReadOnlyDictionary<string, string> modules = request.ParseModules();
+        IReadOnlyList<SelectedSuite> suites =
+            Selection.Choose(SuiteAssembly.LoadAll(installation), request.Suites, request.Tests, architecture, request.NegativeControls);
+        if (suites.Count == 0)
+        {
+            output.Error.WriteLine("conformance: nothing to run: no claim is left by --suite, --test and --arch.");
+            return ExitCode.ResultsMissing;
+        }
+
+        Require(installation.Tether);
+        Require(installation.Agent(architecture));
+        ClauseIndex clauses = ClauseIndex.Load(installation.Clauses);
+        using RunView view = new(output, request.Verbose, (test, kernel) => FailureText.Lines(
+            test,
+            kernel,
+            Path.Combine(request.Output, kernel.Id),
+            FailureText.Again(request, kernel.Source, test.Id),
+            clauses.SourceOf));
+        List<KernelRun> runs = [];
+        try
+        {
+            foreach (KernelSpec spec in specs)
+            {
+                runs.Add(await PrepareAsync(spec, request, architecture, modules, view, cancellation).ConfigureAwait(false));
+            }
+        }
+        catch (OperationCanceledException)
+        {
+            output.Error.WriteLine("conformance: interrupted before anything ran.");
+            return ExitCode.ResultsMissing;
+        }
+
+        runs = [.. runs.DistinctBy(r => r.Kernel.Id)];
+        foreach (KernelRun run in runs)
+        {
+            await OpenAsync(run, cancellation).ConfigureAwait(false);
+        }
+
+        await RunAllAsync(runs, suites, request, view, cancellation).ConfigureAwait(false);
+        List<(KernelRun Run, RunRecord Record)> finished = [.. runs.Select(r => (r, r.Finish()))];
+        view.Dispose();
+        new RunSummary(output).Write(finished, request.Output, Stopwatch.GetElapsedTime(started), cancellation.IsCancellationRequested);
+        return ExitCode.Of(finished.Select(f => f.Record), finished.Exists(f => f.Run.ResultsLost));
+    }
+
+    private static KernelArchitecture ArchitectureOf(RunRequest request, List<KernelSpec> specs)
+    {
+        KernelArchitecture? asked = request.ParseArchitecture();
+        List<KernelArchitecture> named = [.. specs.OfType<KernelSpec.Debian>().Select(s => s.Architecture).OfType<KernelArchitecture>().Distinct()];
+        return asked ?? named.Count switch
+        {
+            0 => specs.TrueForAll(s => s is KernelSpec.Host) ? KernelArchitectures.OfThisMachine ?? KernelArchitecture.X86_64 : KernelArchitecture.X86_64,
+            1 => named[0],
+            _ => throw new UsageException("The kernels are of different architectures; run each architecture by itself."),
+        };
+    }
+
+    private static async Task OpenAsync(KernelRun run, CancellationToken cancellation)
+    {
+        try
+        {
+            await run.OpenAsync(cancellation).ConfigureAwait(false);
+        }
+        catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
+        {
+            throw new MachineFaultException($"{run.Folder} cannot be written: {failure.Message} Choose another folder with --output.", failure);
+        }
+    }
+
+    private static void Require(string path)
+    {
+        if (!File.Exists(path))
+        {
+            throw new MachineFaultException($"{path} is not built. ./conformance builds what it needs; or run: make -C harness/Agent OUT={Path.GetDirectoryName(path)}");
+        }
+    }
+
+    private async Task<KernelRun> PrepareAsync(
+        KernelSpec spec,
+        RunRequest request,
+        KernelArchitecture architecture,
+        IReadOnlyDictionary<string, string> modules,
+        RunView view,
+        CancellationToken cancellation)
+    {
+        PrepareOptions options = new()
+        {
+            Architecture = architecture,
+            ModuleOverrides = modules,
+            AgentPath = installation.Agent(architecture),
+            GuestsDirectory = installation.Guests,
+            Offline = request.Offline,
+        };
+        PreparedKernel kernel = await prepare(spec, options, new Told(view, spec.Text), cancellation).ConfigureAwait(false);
+        foreach (string note in kernel.Notes)
+        {
+            view.Say($"{spec.Text}: {note}");
+        }
+
+        return new KernelRun(installation, request, kernel, view);
+    }
+
+    private static async Task RunAllAsync(
+        List<KernelRun> runs, IReadOnlyList<SelectedSuite> suites, RunRequest request, RunView view, CancellationToken cancellation)
+    {
+        using SemaphoreSlim places = new(request.Jobs ?? Math.Max(1, Environment.ProcessorCount / 2));
+        IEnumerable<Task> all = runs.SelectMany(run => suites.Select(async suite =>
+        {
+            try
+            {
+                await places.WaitAsync(cancellation).ConfigureAwait(false);
+                try
+                {
+                    await run.RunAsync(suite, cancellation).ConfigureAwait(false);
+                }
+                finally
+                {
+                    places.Release();
+                }
+            }
+            catch (OperationCanceledException)
+            {
+                run.Abandon(suite);
+            }
+        }));
+        await Task.WhenAll(all).ConfigureAwait(false);
+    }
+
+    /// <summary>Reports at once, on the caller's thread: a line that arrives after what it announces is of no use.</summary>
+    private sealed class Told(RunView view, string kernel) : IProgress<string>
+    {
+        public void Report(string value) => view.Say($"{kernel}: {value}");
+    }
+}

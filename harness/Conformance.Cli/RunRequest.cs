@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Kernels;
+
+namespace Conformance.Cli;
+
+/// <summary>What <c>conformance run</c> was asked for.</summary>
+internal sealed record RunRequest
+{
+    /// <summary>The newest kernel of the newest stable Debian.</summary>
+    public const string DefaultKernel = "debian:6.12";
+
+    public const string DefaultOutput = "results";
+
+    public const int DefaultTestTimeout = 120;
+
+    public IReadOnlyList<string> Kernels { get; init; } = [DefaultKernel];
+
+    public string? Architecture { get; init; }
+
+    public IReadOnlyList<string> Suites { get; init; } = [];
+
+    public IReadOnlyList<string> Tests { get; init; } = [];
+
+    /// <summary>As written: <c>NAME.ko=PATH</c>.</summary>
+    public IReadOnlyList<string> Modules { get; init; } = [];
+
+    public string Output { get; init; } = DefaultOutput;
+
+    public bool FreshBoot { get; init; }
+
+    public bool Isolation { get; init; }
+
+    /// <summary>Appended to the kernel command line, space-separated.</summary>
+    public IReadOnlyList<string> Append { get; init; } = [];
+
+    public bool Offline { get; init; }
+
+    public bool NegativeControls { get; init; }
+
+    /// <summary>How many kernels may run at once; null for half the processors.</summary>
+    public int? Jobs { get; init; }
+
+    /// <summary>Seconds after which a test without a verdict is a hang.</summary>
+    public int TestTimeout { get; init; } = DefaultTestTimeout;
+
+    /// <summary>Name every test, also on a terminal.</summary>
+    public bool Verbose { get; init; }
+
+    /// <summary>The architecture asked for, or meant by the kernels' own text.</summary>
+    /// <exception cref="UsageException">It is none the suites are for.</exception>
+    public KernelArchitecture? ParseArchitecture() => Architecture is null ? null
+        : KernelArchitectures.TryParse(Architecture, out KernelArchitecture architecture) ? architecture
+        : throw new UsageException($"'{Architecture}' is not an architecture tested here; --arch takes x86_64 or arm64.");
+
+    /// <summary>The modules to swap, by name.</summary>
+    /// <exception cref="UsageException">One is not written as name and path, or named twice, or not there.</exception>
+    public IReadOnlyDictionary<string, string> ParseModules()
+    {
+        Dictionary<string, string> modules = new(ModuleName.Comparer);
+        foreach (string text in Modules)
+        {
+            int equals = text.IndexOf('=');
+            if (equals <= 0 || equals == text.Length - 1)
+            {
+                throw new UsageException($"--module {text}: write NAME.ko=PATH, for example --module kvm.ko=arch/x86/kvm/kvm.ko.");
+            }
+
+            string path = Path.GetFullPath(text[(equals + 1)..]);
+            if (!File.Exists(path))
+            {
+                throw new UsageException($"--module {text}: there is no file {path}.");
+            }
+
+            if (!modules.TryAdd(text[..equals], path))
+            {
+                throw new UsageException($"--module {text}: {text[..equals]} is given twice.");
+            }
+        }
+
+        return modules;
+    }
+}
