@@ -36,6 +36,7 @@ internal sealed class SpecimenRun
         ProcessStartInfo start = new(Executable)
         {
             RedirectStandardOutput = true,
+            RedirectStandardError = true,
             Environment =
             {
                 [SuiteEnvironment.SelectionVariable] = file,
@@ -44,7 +45,9 @@ internal sealed class SpecimenRun
             },
         };
         using Process process = Process.Start(start)!;
+        Task<string> errors = process.StandardError.ReadToEndAsync();
         string output = await process.StandardOutput.ReadToEndAsync();
+        await errors;
         await process.WaitForExitAsync();
         string journal = ResultsJournal.PathFor(folder, "Specimen");
         return new SpecimenRun(
