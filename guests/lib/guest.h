@@ -35,7 +35,7 @@ static inline void *pointer(uint64_t address)
 /* script.c */
 void guest_serve(struct vcpu *vcpu) __attribute__((noreturn));
 void guest_log(struct vcpu *vcpu, uint16_t kind, uint64_t value, uint64_t extra);
-void guest_interrupt(struct vcpu *vcpu, uint16_t kind, uint32_t slot, uint64_t value, int user);
+void guest_interrupt(struct vcpu *vcpu, uint16_t kind, uint32_t slot, uint64_t value, uint64_t how);
 int guest_fault(struct vcpu *vcpu, uint32_t vector, uint64_t error, uint64_t pc, uint64_t address);
 void guest_die(struct vcpu *vcpu, uint64_t vector, uint64_t error, uint64_t pc, uint64_t address) __attribute__((noreturn));
 

@@ -50,6 +50,12 @@
 #define RECORD_UPCALL		7
 #define RECORD_FIQ		8		/* arm64 */
 
+/* extra of an interrupt or NMI: low half the position */
+#define EXTRA_NO_COMMAND	0xffffffff
+#define EXTRA_DEPTH		32		/* shift, 8 bits */
+#define EXTRA_USER		(1ull << 40)
+#define EXTRA_BEFORE_HALT	(1ull << 41)
+
 #define STATUS_NOT_RUN		0
 #define STATUS_DONE		1
 #define STATUS_FAULTED		2

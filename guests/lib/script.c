@@ -50,21 +50,21 @@ static void run_action(struct vcpu *vcpu, struct action *action)
 	}
 }
 
-/* slot selects the policy and the counter; value is what the log says was taken. */
-void guest_interrupt(struct vcpu *vcpu, uint16_t kind, uint32_t slot, uint64_t value, int user)
+/* slot selects the policy and the counter; value is what the log says was taken, how is made of EXTRA_ bits. */
+void guest_interrupt(struct vcpu *vcpu, uint16_t kind, uint32_t slot, uint64_t value, uint64_t how)
 {
 	struct runtime *own = runtime(vcpu);
 	struct control *control = &vcpu->control;
 	uint32_t policy = (uint32_t)control->policies[slot];
 	uint32_t action = (policy >> POLICY_FIRST_ACTION) & 0xff;
 	uint32_t actions = (policy >> POLICY_ACTION_COUNT) & 0xff;
-	uint64_t where = own->running ? control->position : 0xffffffff;
+	uint64_t where = own->running ? control->position : EXTRA_NO_COMMAND;
 	int acknowledge = kind != RECORD_NMI && !(policy & POLICY_NO_EOI);
 
 	own->depth++;
 	((volatile uint32_t *)control->taken)[slot]++;
 	if (!(policy & POLICY_NO_LOG))
-		guest_log(vcpu, kind, value, where | (uint64_t)own->depth << 32 | (uint64_t)!!user << 40);
+		guest_log(vcpu, kind, value, where | (uint64_t)own->depth << EXTRA_DEPTH | how);
 	if (acknowledge && (policy & POLICY_EOI_FIRST))
 		arch_eoi(vcpu, value);
 	if (policy & POLICY_NEST)

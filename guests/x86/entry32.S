@@ -62,6 +62,19 @@ trap:
 	mov 0x28(%edi), %edi
 	.endm
 
+/* One wait, with interrupts enabled or not; both end with interrupts disabled. */
+	.globl x86_wait, x86_wait_off, x86_halt, x86_halt_off
+x86_wait:
+	sti
+x86_halt:
+	hlt
+	cli
+	ret
+x86_wait_off:
+x86_halt_off:
+	hlt
+	ret
+
 /* int x86_guard(vcpu, command, run; cpu on the stack) */
 	.globl x86_guard
 x86_guard:

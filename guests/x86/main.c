@@ -118,9 +118,18 @@ void x86_trap(struct frame *frame)
 	uint32_t vector = (uint8_t)frame->vector;
 	int user = frame->cs & 3;
 	uint32_t policy = (uint32_t)vcpu->control.policies[vector];
+	uint64_t how = user ? EXTRA_USER : 0;
 
 	if (vector == VECTOR_NMI || vector > 31 || (vector > 15 && policy & POLICY_INTERRUPT)) {
-		guest_interrupt(vcpu, vector == VECTOR_NMI ? RECORD_NMI : RECORD_INTERRUPT, vector, vector, user);
+		/*
+		 * sti holds interrupts back for one instruction, but not NMIs, and not where the machine beneath loses the
+		 * shadow on an exit (QEMU's SVM does): going on to the halt would then sleep through what it waits for.
+		 */
+		if (frame->ip == (uintptr_t)x86_halt || frame->ip == (uintptr_t)x86_halt_off) {
+			frame->ip++;
+			how |= EXTRA_BEFORE_HALT;
+		}
+		guest_interrupt(vcpu, vector == VECTOR_NMI ? RECORD_NMI : RECORD_INTERRUPT, vector, vector, how);
 		if (policy & POLICY_RETURN_MASKED)
 			frame->flags &= ~(uint32_t)FLAG_IF;
 		return;
@@ -258,13 +267,12 @@ int arch_interrupts(int on)
 	return !!(flags & FLAG_IF);
 }
 
-/* No interrupt can be taken between the two: sti holds them back for one instruction. */
 void arch_wait(int interrupts)
 {
 	if (interrupts)
-		asm volatile("sti\n\thlt\n\tcli" : : : "memory");
+		x86_wait();
 	else
-		asm volatile("hlt" : : : "memory");
+		x86_wait_off();
 }
 
 void arch_pause(void)

@@ -53,6 +53,9 @@ static inline void wrmsr(uint32_t msr, uint64_t value)
 /* entry64.S, entry32.S */
 int x86_guard(struct vcpu *vcpu, struct command *command, void (*run)(struct vcpu *, struct command *), struct cpu *cpu);
 void x86_resume(uintptr_t sp, uintptr_t flags, int value) __attribute__((noreturn));
+void x86_wait(void);
+void x86_wait_off(void);
+extern const uint8_t x86_halt[], x86_halt_off[];
 void x86_hypercall(struct registers *registers, uintptr_t target, uint32_t mode, struct cpu *cpu);
 
 /* xen.c */

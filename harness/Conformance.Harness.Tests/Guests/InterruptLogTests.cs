@@ -15,12 +15,12 @@ public sealed class InterruptLogTests
     [Fact]
     public void RecordsComeInOrder()
     {
-        byte[] bytes = [.. Record(0, 1, 0x41, 7 | (1ul << 32)), .. Record(1, 7, 1, 0x0001), .. Record(2, 2, 5, 0x20), .. Record(3, 4, 2, uint.MaxValue | (3ul << 32) | (1ul << 40))];
+        byte[] bytes = [.. Record(0, 1, 0x41, 7 | (1ul << 32)), .. Record(1, 7, 1, 0x0001), .. Record(2, 2, 5, 0x20), .. Record(3, 4, 2, uint.MaxValue | (3ul << 32) | (3ul << 40))];
         InterruptLog log = InterruptLog.Parse(bytes, 4);
         log.Vectors.Should().Equal(new ApicVector(0x41));
         log.Ports.Should().Equal(5u);
         (log[0].Position, log[0].Depth, log[0].FromUser).Should().Be((7, 1, false));
-        (log[3].Position, log[3].Depth, log[3].FromUser).Should().Be((null, 3, true));
+        (log[3].Position, log[3].Depth, log[3].FromUser, log[3].BeforeHalt).Should().Be((null, 3, true, true));
         log.ToString().Should().Be("  taken 0x41\n  upcall pending 1 mask 0 selector 0x1\n  port 5 pending (word 0x20)\n  taken NMI\n");
     }
 

@@ -29,6 +29,12 @@ public readonly record struct LogRecord(LogRecordKind Kind, int Vcpu, uint Seque
     /// <summary>Of an interrupt or NMI: it came while the guest was at CPL3.</summary>
     public bool FromUser => ((Extra >> 40) & 1) != 0;
 
+    /// <summary>
+    /// Of an interrupt or NMI: it came between <c>sti</c> and the <c>hlt</c> of a HALT command, which was then skipped. Only an NMI may,
+    /// unless the machine loses the interrupt shadow (QEMU's SVM does).
+    /// </summary>
+    public bool BeforeHalt => ((Extra >> 41) & 1) != 0;
+
     /// <summary>Of an upcall: evtchn_upcall_pending as it was.</summary>
     public byte UpcallPending => (byte)Extra;
 
