@@ -11,6 +11,7 @@ using Xunit.Sdk;
 // One kernel, one test at a time: what the kernel prints belongs to the test that is running.
 [assembly: CollectionBehavior(DisableTestParallelization = true)]
 [assembly: EvidencePerTest]
+[assembly: AssemblyFixture(typeof(KernelUnderTest))]
 [assembly: RegisterXunitSerializer(typeof(RowSerializer), typeof(ValueType))]
 
 namespace Conformance;
@@ -24,5 +25,12 @@ internal static class AssemblySetup
         : await ConsoleRunner.Run(args);
 
     [ModuleInitializer]
-    internal static void Initialize() => AssertionSetup.Apply();
+    internal static void Initialize()
+    {
+        AssertionSetup.Apply();
+        if (SuiteEnvironment.Selection is not null)
+        {
+            KernelUnderTest.BootEarly();
+        }
+    }
 }

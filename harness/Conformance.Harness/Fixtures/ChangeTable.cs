@@ -59,6 +59,17 @@ public sealed class ChangeTable
         return new ChangeTable(changes);
     }
 
+    /// <summary>
+    /// The stable release in /proc/version: Debian's <c>Linux version 6.1.0-56-amd64 (…) … Debian 6.1.192-2 (…)</c> is 6.1.192, any other
+    /// kernel's is the third word.
+    /// </summary>
+    public static Version ParseStableRelease(string procVersion)
+    {
+        string[] words = procVersion.Split(' ', StringSplitOptions.RemoveEmptyEntries);
+        int debian = Array.LastIndexOf(words, "Debian");
+        return ParseRelease(debian >= 0 && debian + 1 < words.Length && char.IsAsciiDigit(words[debian + 1][0]) ? words[debian + 1] : words[2]);
+    }
+
     /// <summary>The numbers at the head of a release string: 6.12.117+deb13-amd64 is 6.12.117.</summary>
     /// <remarks>Debian's 5.10.0-46 and 6.1.0-56 name an ABI there; the stable number is in /proc/version.</remarks>
     public static Version ParseRelease(string release)

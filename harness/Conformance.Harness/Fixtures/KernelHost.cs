@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+using System.Collections.Concurrent;
+using System.Reflection;
+using System.Text.Json;
+using Conformance.Kernels;
+using Conformance.Kvm;
+using Conformance.Results;
+using Conformance.Targets;
+using Conformance.Uapi;
+
+namespace Conformance.Fixtures;
+
+/// <summary>Owns the machine of one suite process: boots it, loads the modules under test, replaces it when it died.</summary>
+internal sealed class KernelHost : IAsyncDisposable
+{
+    /// <summary>How long a kernel that is well may take to end a session or to repeat a line of its log; beyond it hangs.</summary>
+    public static readonly TimeSpan AnswerPatience = TimeSpan.FromSeconds(15);
+
+    private readonly ConcurrentDictionary<KvmCap, long> _capabilities = new();
+    private readonly Lazy<ChangeTable> _changes;
+    private readonly MachineNeedsAttribute _needs;
+    private readonly MachineOptions _options;
+    private readonly string _work;
+    private string? _lastClass;
+    private Task<Target> _target;
+
+    private KernelHost(PreparedKernel kernel, MachineNeedsAttribute needs, MachineOptions options, string work)
+    {
+        Kernel = kernel;
+        _needs = needs;
+        _options = options;
+        _work = work;
+        _changes = new Lazy<ChangeTable>(() =>
+            ChangeTable.Parse(File.ReadAllText(Path.Combine(SourcePath.RepositoryRoot, "suites", "changes.tsv"))));
+        _target = BootAsync();
+    }
+
+    public PreparedKernel Kernel { get; }
+
+    /// <summary>The machine if it is up; null while it boots or when it could not be started.</summary>
+    public Target? Target => _target.IsCompletedSuccessfully ? _target.Result : null;
+
+    public string Release => Target?.Agent.Hello.KernelRelease ?? Kernel.Release;
+
+    /// <summary>The upstream release with its stable number, which Debian's release string does not always have.</summary>
+    public Version StableRelease { get; private set; } = new(0, 0);
+
+    public static async Task<KernelHost> StartAsync()
+    {
+        Assembly suite = Assembly.GetEntryAssembly()!;
+        MachineNeedsAttribute needs = suite.GetCustomAttribute<MachineNeedsAttribute>() ?? new MachineNeedsAttribute();
+        string file = SuiteEnvironment.Prepared
+            ?? throw new MachineFaultException("No kernel was given. Start suites with ./conformance run, or set CONFORMANCE_PREPARED.");
+        PreparedKernel kernel = await PreparedKernel.LoadAsync(file);
+        MachineOptions options = SuiteEnvironment.Machine is string path
+            ? JsonSerializer.Deserialize(await File.ReadAllTextAsync(path), MachineJson.Default.MachineOptions) ?? new MachineOptions()
+            : new MachineOptions();
+        string work = Directory.CreateTempSubdirectory("cfm-").FullName;
+        return new KernelHost(kernel, needs, options, work);
+    }
+
+    public Task<Target> TargetAsync() => _target;
+
+    public bool Has(string change) => _changes.Value[change].IsIn(StableRelease);
+
+    public async Task<long> CapabilityAsync(KvmCap cap, Func<Task<KvmSystem>> open)
+    {
+        if (!_capabilities.TryGetValue(cap, out long value))
+        {
+            value = await (await open()).CheckExtensionAsync(cap);
+            _capabilities[cap] = value;
+        }
+
+        return value;
+    }
+
+    /// <summary>A machine that is up: the one there is, a new one when that died or when tests are to be isolated.</summary>
+    public async Task PrepareForTestAsync(string? testClass)
+    {
+        bool fresh = _options.Isolation switch
+        {
+            Isolation.Test => _lastClass is not null,
+            Isolation.Class => _lastClass is not null && _lastClass != testClass,
+            _ => false,
+        };
+        _lastClass = testClass ?? "";
+        if (_target.IsFaulted || (Target is Target target && (fresh || target.Died.IsCompleted)))
+        {
+            await ReplaceAsync();
+        }
+
+        await _target;
+    }
+
+    /// <summary>The machine no longer answers: says why, as the verdict of the test that was running, and drops it.</summary>
+    public async Task GiveUpAsync(Target target, TestEvidence evidence, Exception noticed)
+    {
+        TargetDeath death = await target.DiagnoseAsync(noticed);
+        evidence.AddConsole(death.ConsoleExcerpt);
+        evidence.Decide(death.End switch
+        {
+            TargetEnd.KernelDied => Verdict.Crash,
+            TargetEnd.KernelHung => Verdict.Hang,
+            _ => Verdict.Broken,
+        }, death.Reason);
+        await ReplaceAsync();
+    }
+
+    public async ValueTask DisposeAsync()
+    {
+        if (_target.IsCompletedSuccessfully)
+        {
+            await _target.Result.DisposeAsync();
+        }
+
+        Directory.Delete(_work, recursive: true);
+    }
+
+    public async Task ReplaceAsync()
+    {
+        if (Target is Target old)
+        {
+            await old.DisposeAsync();
+        }
+
+        _target = BootAsync();
+    }
+
+    private static string BuildFolder => SuiteEnvironment.Build ?? Path.Combine(SourcePath.RepositoryRoot, "build");
+
+    private async Task<Target> BootAsync()
+    {
+        MachineOptions options = _options with
+        {
+            Iommu = _options.Iommu || _needs.Iommu,
+            Devices = [.. _options.Devices, .. _needs.Devices],
+            ExtraKernelArguments = $"{_options.ExtraKernelArguments} {_needs.KernelArguments}".Trim(),
+        };
+        Target target = await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None);
+        await target.LoadModulesAsync(_needs.Modules);
+        StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
+        SuiteRunner.ReportTarget(new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion));
+        return target;
+    }
+}
