@@ -15,6 +15,8 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
     private const string Covered = "Conformance.Harness" + Suffix;
     private const string CoverageFile = "coverage.cobertura.xml";
 
+    private static readonly string[] s_measured = ["Conformance.Harness", "conformance"];
+
     /// <summary>Runs the tests and ends with a line that counts them.</summary>
     /// <param name="coverage">Measure what the tests of the harness cover.</param>
     /// <param name="classes">Run only these test classes; empty for all.</param>
@@ -86,22 +88,29 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
 
         string kept = Path.Combine(reports, CoverageFile);
         File.Copy(measured, kept, overwrite: true);
-        WriteCoverage(kept);
+        bool whole = WriteCoverage(kept);
         XElement counters = XDocument.Load(trx).Descendants().Single(e => e.Name.LocalName == "Counters");
-        return new Tally(Count("passed"), Count("failed"), Count("total") - Count("executed"), Whole: exit == 0 || Count("failed") > 0);
+        return new Tally(Count("passed"), Count("failed"), Count("total") - Count("executed"), whole && (exit == 0 || Count("failed") > 0));
 
         long Count(string attribute) => (long)counters.Attribute(attribute)!;
     }
 
-    private void WriteCoverage(string file)
+    private bool WriteCoverage(string file)
     {
         XElement root = XDocument.Load(file).Root!;
+        string[] unmeasured = [.. s_measured.Except(root.Descendants("package").Select(p => (string)p.Attribute("name")!))];
         foreach (XElement package in root.Descendants("package").OrderBy(p => (string)p.Attribute("name")!, StringComparer.Ordinal))
         {
             output.Out.WriteLine($"{(string)package.Attribute("name")!,-24} {Percent(package, "line-rate")} of lines, {Percent(package, "branch-rate")} of branches");
         }
 
         output.Out.WriteLine($"{"coverage",-24} {Percent(root, "line-rate")} of lines, {Percent(root, "branch-rate")} of branches ({file})");
+        foreach (string assembly in unmeasured)
+        {
+            output.Error.WriteLine($"conformance: {assembly} was not measured; 'dotnet test --collect \"XPlat Code Coverage\" --diag log.txt' says why.");
+        }
+
+        return unmeasured.Length == 0;
 
         static string Percent(XElement element, string rate) =>
             ((double)element.Attribute(rate)! * 100).ToString("0.0", CultureInfo.InvariantCulture) + " %";
