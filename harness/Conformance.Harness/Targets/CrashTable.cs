@@ -99,7 +99,7 @@ internal static partial class CrashTable
         new(Severity.Dead, BlockEnd.Trace, RustPanic(), (_, t) => In("Rust panic", t)),
         new(Severity.Dead, BlockEnd.Panic, DoubleFault(), (_, t) => In("double fault", t)),
         new(Severity.Dead, BlockEnd.Panic, StackOverflow(), (_, t) => In("stack overflow", t)),
-        new(Severity.Dead, BlockEnd.Trace, KernelBug(), (m, t) => StackFrames.InstructionPointer(t) is { } f ? $"kernel BUG in {f}" : $"kernel BUG at {m.Groups["file"].Value}"),
+        new(Severity.Dead, BlockEnd.Trace, KernelBug(), (m, t) => First(t) is { } f ? $"kernel BUG in {f}" : $"kernel BUG at {m.Groups["file"].Value}"),
         new(Severity.Dead, BlockEnd.Trace, NullDereference(), (_, t) => In("NULL pointer dereference", t)),
         new(Severity.Dead, BlockEnd.Trace, StackGuard(), (_, t) => In("stack guard page hit", t)),
         new(Severity.Dead, BlockEnd.Trace, PagingRequest(), (_, t) => In("bad page access", t)),
@@ -111,7 +111,7 @@ internal static partial class CrashTable
 
         // Sanitizers.
         new(Severity.Warning, BlockEnd.Banner, Kasan(), KasanTitle),
-        new(Severity.Warning, BlockEnd.Banner, OtherSanitizer(), (m, _) => $"{m.Groups["tool"].Value}: {m.Groups["what"].Value} in {Where(m.Groups["where"].Value)}"),
+        new(Severity.Warning, BlockEnd.Banner, OtherSanitizer(), (m, _) => $"{m.Groups["tool"].Value}: {m.Groups["what"].Value} in {Where(m.Groups["where"].Value)}{(m.Groups["other"].Success ? " / " + Where(m.Groups["other"].Value) : "")}"),
         new(Severity.Warning, BlockEnd.Stack, Ubsan(), (m, t) => $"UBSAN: {m.Groups["what"].Value} in {First(t) ?? m.Groups["file"].Value}"),
         new(Severity.Warning, BlockEnd.Banner, SlabBug(), (m, _) => $"BUG {m.Groups["cache"].Value}: {Clean(m.Groups["what"].Value)}"),
 
@@ -119,7 +119,7 @@ internal static partial class CrashTable
         new(Severity.Warning, BlockEnd.Stack, SoftLockup(), (_, t) => In("soft lockup", t)),
         new(Severity.Warning, BlockEnd.Stack, HardLockup(), (_, t) => In("hard lockup", t)),
         new(Severity.Warning, BlockEnd.Stack, RcuStall(), (_, t) => In("RCU stall", t)),
-        new(Severity.Warning, BlockEnd.Stack, HungTask(), (_, t) => In("hung task", t)),
+        new(Severity.Warning, BlockEnd.Stack, HungTask(), (_, t) => Asleep("hung task", t)),
         new(Severity.Warning, BlockEnd.Stack, WorkqueueLockup(), (_, _) => "workqueue lockup"),
         new(Severity.Warning, BlockEnd.Line, NetdeviceWait(), (_, _) => "unregister_netdevice waits for a reference"),
 
@@ -129,12 +129,12 @@ internal static partial class CrashTable
         new(Severity.Warning, BlockEnd.Stack, Lockdep(), (m, t) => In(Clean(m.Groups["what"].Value), t)),
         new(Severity.Warning, BlockEnd.Trace, Warn(), WarnTitle),
         new(Severity.Warning, BlockEnd.Line, OtherWarning(), (m, _) => $"WARNING: {Clean(m.Groups["what"].Value)}"),
-        new(Severity.Warning, BlockEnd.Stack, Sleeping(), (_, t) => In("sleeping function called from invalid context", t)),
-        new(Severity.Warning, BlockEnd.Stack, Atomic(), (_, t) => In("scheduling while atomic", t)),
+        new(Severity.Warning, BlockEnd.Stack, Sleeping(), (_, t) => Asleep("sleeping function called from invalid context", t)),
+        new(Severity.Warning, BlockEnd.Stack, Atomic(), (_, t) => Asleep("scheduling while atomic", t)),
         new(Severity.Warning, BlockEnd.Stack, OtherBug(), (m, t) => In($"BUG: {Clean(m.Groups["what"].Value)}", t)),
         new(Severity.Warning, BlockEnd.Disabling, NobodyCared(), (_, _) => "irq: nobody cared"),
         new(Severity.Warning, BlockEnd.Line, Vfs(), (m, _) => $"VFS: {m.Groups["what"].Value}"),
-        new(Severity.Warning, BlockEnd.Line, DmaFault(), (m, _) => $"IOMMU fault: {Clean(m.Groups["what"].Value)}"),
+        new(Severity.Warning, BlockEnd.Line, DmaFault(), (m, _) => $"IOMMU fault: {m.Groups["what"].Value}"),
         new(Severity.Warning, BlockEnd.Stack, OutOfMemory(), (_, _) => "out of memory"),
     ];
 
@@ -148,6 +148,8 @@ internal static partial class CrashTable
 
     private static string In(string what, IReadOnlyList<string> texts) => First(texts) is { } function ? $"{what} in {function}" : what;
 
+    private static string Asleep(string what, IReadOnlyList<string> texts) => StackFrames.Waiting(texts) is { } function ? $"{what} in {function}" : what;
+
     private static string? First(IReadOnlyList<string> texts) => StackFrames.Read(texts) is [var first, ..] ? first : null;
 
     private static string Where(string symbol)
@@ -158,8 +160,9 @@ internal static partial class CrashTable
 
     private static string WarnTitle(Match match, IReadOnlyList<string> texts)
     {
+        // The line names the function that printed it; where that is one made for complaining, its caller is meant.
         string function = Where(match.Groups["where"].Value);
-        return $"WARNING in {(function.Length > 0 ? function : First(texts) ?? match.Groups["file"].Value)}";
+        return $"WARNING in {(function.Length > 0 && !StackFrames.IsReporting(function) ? function : First(texts) ?? match.Groups["file"].Value)}";
     }
 
     private static string KasanTitle(Match match, IReadOnlyList<string> texts)
@@ -251,7 +254,7 @@ internal static partial class CrashTable
     [GeneratedRegex(@"^(?<kind>Read|Write) of size", Options)]
     private static partial Regex KasanAccess();
 
-    [GeneratedRegex(@"^BUG: (?<tool>KFENCE|KMSAN|KCSAN): (?<what>.+?) in (?<where>\S+)", Options)]
+    [GeneratedRegex(@"^BUG: (?<tool>KFENCE|KMSAN|KCSAN): (?<what>.+?) in (?<where>\S+)( / (?<other>\S+))?", Options)]
     private static partial Regex OtherSanitizer();
 
     [GeneratedRegex(@"^UBSAN: (?<what>[\w -]+?) in (?<file>[^\s:]+)", Options)]

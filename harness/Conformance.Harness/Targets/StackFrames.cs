@@ -28,6 +28,7 @@ internal static partial class StackFrames
         "check_cpu_stall", "rcu_pending", "rcu_sched_clock_irq", "update_process_times", "tick_sched_handle", "tick_sched_timer", "tick_nohz_handler",
         "nmi_cpu_backtrace", "nmi_trigger_cpumask_backtrace", "trigger_single_cpu_backtrace", "arch_trigger_cpumask_backtrace",
         "__schedule", "schedule", "__switch_to", "context_switch", "schedule_timeout", "schedule_preempt_disabled",
+        "panic_bad_stack", "handle_bad_stack", "__bad_stack",
         "refcount_warn_saturate", "__list_add_valid", "__list_add_valid_or_report", "__list_del_entry_valid", "__list_del_entry_valid_or_report",
     ];
 
@@ -38,6 +39,15 @@ internal static partial class StackFrames
     /// marks as unreliable are left out. The function of the instruction pointer comes first when it is known.
     /// </summary>
     public static IReadOnlyList<string> Read(IReadOnlyList<string> texts)
+    {
+        List<string> frames = ReadFrames(texts, reliable: true);
+        return frames.Count > 0 ? frames : ReadFrames(texts, reliable: false);
+    }
+
+    /// <summary>The function that waits, behind those that are made for waiting.</summary>
+    public static string? Waiting(IReadOnlyList<string> texts) => Read(texts).FirstOrDefault(f => !Wait().IsMatch(f));
+
+    private static List<string> ReadFrames(IReadOnlyList<string> texts, bool reliable)
     {
         List<string> frames = [];
         if (InstructionPointer(texts) is { } pointer)
@@ -84,7 +94,7 @@ internal static partial class StackFrames
 
             anyFrame = true;
             string function = Plain(match.Groups["function"].Value);
-            if (!match.Groups["unreliable"].Success && !s_skipped.Contains(function) && (frames.Count == 0 || frames[^1] != function))
+            if (reliable == !match.Groups["unreliable"].Success && !IsReporting(function) && (frames.Count == 0 || frames[^1] != function))
             {
                 frames.Add(function);
             }
@@ -96,21 +106,17 @@ internal static partial class StackFrames
     /// <summary>Name of the function the processor was in, as RIP (x86, kernel mode only), pc (arm64) say; null when they do not.</summary>
     public static string? InstructionPointer(IReadOnlyList<string> texts)
     {
-        foreach (string text in texts)
-        {
-            Match match = Pointer().Match(text);
-            if (match.Success && Plain(match.Groups["function"].Value) is var function && !s_skipped.Contains(function))
-            {
-                return function;
-            }
-        }
-
-        return null;
+        // Only the first: what follows the end of an oops can repeat the registers of an earlier one.
+        string? function = texts.Select(t => Pointer().Match(t)).FirstOrDefault(m => m.Success)?.Groups["function"].Value;
+        return string.IsNullOrEmpty(function) || IsReporting(Plain(function)) ? null : Plain(function);
     }
 
     /// <summary>A frame line, a register line, or a line the kernel puts between them: it belongs to a stack that is being printed.</summary>
     public static bool BelongsToStack(string text) =>
         Frame().IsMatch(text) || Marker().IsMatch(text) || RegisterLine().IsMatch(text) || TraceStart().IsMatch(text) || Pointer().IsMatch(text);
+
+    /// <summary>A function that is on the stack because something is reported.</summary>
+    public static bool IsReporting(string function) => s_skipped.Contains(function) || Sanitizer().IsMatch(function);
 
     public static bool StartsStack(string text) => TraceStart().IsMatch(text);
 
@@ -121,6 +127,12 @@ internal static partial class StackFrames
         string plain = cut > 0 ? function[..cut] : function;
         return plain.StartsWith("__pfx_", StringComparison.Ordinal) ? plain[6..] : plain;
     }
+
+    [GeneratedRegex(@"^_*(mutex_lock|rt_mutex|ww_mutex|rwsem_|down_|down$|wait_for_|wait_on_|io_schedule|flush_work|synchronize_|rwbase_|percpu_down|do_wait_for_common|msleep|usleep_|schedule_)", RegexOptions.CultureInvariant)]
+    private static partial Regex Wait();
+
+    [GeneratedRegex("^_*(asan|hwasan|kasan|ubsan|kcsan|tsan|kfence|kmsan|msan)_", RegexOptions.CultureInvariant)]
+    private static partial Regex Sanitizer();
 
     [GeneratedRegex(@"^\s*Call [Tt]race:", RegexOptions.CultureInvariant)]
     private static partial Regex TraceStart();
@@ -134,6 +146,6 @@ internal static partial class StackFrames
     [GeneratedRegex(@"^(?:R[0-9A-Z]{2}: |RSP: |RIP: |Code: |EFLAGS: |FS: |CS: |CR[0-9]: |DR[0-9]: |PKRU: |ORIG_RAX: |x\d+\s*: |sp : |lr : |pc : |pstate: |pmr_save: )", RegexOptions.CultureInvariant)]
     private static partial Regex RegisterLine();
 
-    [GeneratedRegex(@"^(?:RIP: 0010:|pc : )(?<function>[A-Za-z_][\w.$]*)\+0x", RegexOptions.CultureInvariant)]
+    [GeneratedRegex(@"^(?:RIP: 0010:|pc : )(?:(?<function>[A-Za-z_][\w.$]*)\+0x)?", RegexOptions.CultureInvariant)]
     private static partial Regex Pointer();
 }
