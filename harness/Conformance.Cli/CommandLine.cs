@@ -4,6 +4,7 @@ using System.Globalization;
 using System.Runtime.InteropServices;
 using Conformance.Kernels;
 using Conformance.Results;
+using Conformance.Targets;
 
 namespace Conformance.Cli;
 
@@ -137,7 +138,7 @@ internal static class CommandLine
             HelpName = "DIR",
         };
         Option<bool> fresh = new("--fresh-boot") { Description = "Boot every kernel; never restore a saved one." };
-        Option<bool> isolation = new("--isolation") { Description = "Give every test a kernel of its own." };
+        Option<Isolation> isolation = new("--isolation") { Description = "How often the kernel is fresh: suite (default), class or test." };
         Option<string[]> append = new("--append") { Description = "Kernel command line arguments to add; repeatable.", HelpName = "ARGS" };
         Option<bool> offline = new("--offline") { Description = "Use only kernels that are in the cache." };
         Option<bool> controls = new("--negative-controls") { Description = "Run the tests that must fail, and nothing else: they pass by failing." };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 using Conformance.Kernels;
 using Conformance.Results;
+using Conformance.Targets;
 
 namespace Conformance.Cli;
 
@@ -81,7 +82,7 @@ internal static class FailureText
 
         foreach ((bool on, string option) in new[]
         {
-            (request.FreshBoot, "--fresh-boot"), (request.Isolation, "--isolation"), (request.NegativeControls, "--negative-controls"),
+            (request.FreshBoot, "--fresh-boot"), (request.Isolation != Isolation.Suite, $"--isolation {request.Isolation.ToString().ToLowerInvariant()}"), (request.NegativeControls, "--negative-controls"),
         })
         {
             if (on)

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Conformance.Fixtures;
 using Conformance.Kernels;
 using Conformance.Results;
+using Conformance.Targets;
 
 namespace Conformance.Cli;
 
@@ -65,10 +66,10 @@ internal sealed class KernelRun
 
         Directory.CreateDirectory(Folder);
         await Kernel.SaveAsync(PreparedFile, cancellation).ConfigureAwait(false);
-        MachineRequest machine = new(_request.FreshBoot, _request.Append);
+        MachineOptions machine = new() { FreshBoot = _request.FreshBoot, ExtraKernelArguments = _request.Append, Isolation = _request.Isolation };
         await File.WriteAllBytesAsync(
             MachineFile,
-            JsonSerializer.SerializeToUtf8Bytes(machine, MachineRequestContext.Default.MachineRequest),
+            JsonSerializer.SerializeToUtf8Bytes(machine, MachineJson.Default.MachineOptions),
             cancellation).ConfigureAwait(false);
     }
 
@@ -176,7 +177,6 @@ internal sealed class KernelRun
                 [SuiteEnvironment.CacheVariable] = CacheDirectory.Default,
                 [SuiteEnvironment.BuildVariable] = _installation.Build,
                 [SuiteEnvironment.SelectionVariable] = file,
-                [SuiteEnvironment.IsolationVariable] = _request.Isolation ? "1" : null,
             },
             Path.Combine(Folder, $"suite-{name}.log"),
             TimeSpan.FromSeconds(_request.TestTimeout),

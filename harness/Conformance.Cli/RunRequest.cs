@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 using Conformance.Kernels;
 
+using Conformance.Targets;
+
 namespace Conformance.Cli;
 
 /// <summary>What <c>conformance run</c> was asked for.</summary>
@@ -28,7 +30,7 @@ internal sealed record RunRequest
 
     public bool FreshBoot { get; init; }
 
-    public bool Isolation { get; init; }
+    public Isolation Isolation { get; init; }
 
     /// <summary>Appended to the kernel command line, space-separated.</summary>
     public IReadOnlyList<string> Append { get; init; } = [];

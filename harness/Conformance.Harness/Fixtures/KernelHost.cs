@@ -134,7 +134,7 @@ internal sealed class KernelHost : IAsyncDisposable
         {
             Iommu = _options.Iommu || _needs.Iommu,
             Devices = [.. _options.Devices, .. _needs.Devices],
-            ExtraKernelArguments = $"{_options.ExtraKernelArguments} {_needs.KernelArguments}".Trim(),
+            ExtraKernelArguments = [.. _needs.KernelArguments, .. _options.ExtraKernelArguments],
         };
         Target target = await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None);
         await target.LoadModulesAsync(_needs.Modules);

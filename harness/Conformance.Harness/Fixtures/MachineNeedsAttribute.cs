@@ -18,5 +18,5 @@ public sealed class MachineNeedsAttribute : Attribute
     public string[] Architectures { get; init; } = [];
 
     /// <summary>Added to the kernel's command line.</summary>
-    public string KernelArguments { get; init; } = "";
+    public string[] KernelArguments { get; init; } = [];
 }

@@ -22,9 +22,6 @@ public static class SuiteEnvironment
     /// <summary>Names a JSON file with the tests to run; only then does the process run as a part of <c>conformance run</c>.</summary>
     public const string SelectionVariable = "CONFORMANCE_SELECTION";
 
-    /// <summary>Set to 1 when every test is to have a kernel of its own.</summary>
-    public const string IsolationVariable = "CONFORMANCE_ISOLATION";
-
     /// <summary>The folder of this kernel's results; null when the suite was started by hand.</summary>
     public static string? Output => Get(OutputVariable);
 
@@ -42,9 +39,6 @@ public static class SuiteEnvironment
 
     /// <summary>The file with the tests to run; null when the suite was started by hand.</summary>
     public static string? Selection => Get(SelectionVariable);
-
-    /// <summary>Whether every test is to have a kernel of its own.</summary>
-    public static bool Isolation => Get(IsolationVariable) == "1";
 
     private static string? Get(string name) =>
         Environment.GetEnvironmentVariable(name) is { Length: > 0 } value ? value : null;

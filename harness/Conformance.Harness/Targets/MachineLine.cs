@@ -26,7 +26,7 @@ internal abstract record MachineLine
             "-display", "none", "-nodefaults", "-no-reboot", "-no-user-config",
             "-device", "virtio-serial-pci,id=channels", "-device", "virtserialport,chardev=agent,name=agent.0",
             "-kernel", image, "-initrd", initramfs,
-            "-append", $"panic=-1 quiet {KernelArguments(options)} {options.ExtraKernelArguments}".TrimEnd(),
+            "-append", $"panic=-1 quiet {KernelArguments(options)} {string.Join(' ', options.ExtraKernelArguments)}".TrimEnd(),
         };
         for (int i = 0; i < options.Devices.Count; i++)
         {

@@ -13,28 +13,29 @@ public enum Isolation
 }
 
 /// <summary>The machine an emulated kernel runs on.</summary>
+/// <remarks>Settable, not init: generated JSON readers lose the defaults of init-only properties.</remarks>
 public sealed record MachineOptions
 {
-    public int MemoryMiB { get; init; } = 512;
+    public int MemoryMiB { get; set; } = 512;
 
-    public int Processors { get; init; } = 2;
+    public int Processors { get; set; } = 2;
 
     /// <summary>An IOMMU with interrupt remapping.</summary>
-    public bool Iommu { get; init; }
+    public bool Iommu { get; set; }
 
     /// <summary>QEMU devices with their properties, each behind a root port of its own.</summary>
-    public IReadOnlyList<string> Devices { get; init; } = [];
+    public IReadOnlyList<string> Devices { get; set; } = [];
 
     /// <summary>Added to the kernel's command line.</summary>
-    public string ExtraKernelArguments { get; init; } = "";
+    public IReadOnlyList<string> ExtraKernelArguments { get; set; } = [];
 
     /// <summary>Where booted kernels are kept to be restored; null: always boot.</summary>
-    public string? SnapshotDirectory { get; init; }
+    public string? SnapshotDirectory { get; set; }
 
     /// <summary>Boot even when a snapshot could be restored.</summary>
-    public bool FreshBoot { get; init; }
+    public bool FreshBoot { get; set; }
 
-    public Isolation Isolation { get; init; }
+    public Isolation Isolation { get; set; }
 }
 
 /// <summary>JSON of <see cref="MachineOptions"/>, as <c>conformance run</c> hands it to suites.</summary>
