@@ -161,6 +161,7 @@
 #define POLICY_NEST		0x0010
 #define POLICY_RETURN_MASKED	0x0020
 #define POLICY_INTERRUPT	0x0040
+#define POLICY_NO_SETTLE	0x0080
 #define POLICY_FIRST_ACTION	16		/* shift, 8 bits */
 #define POLICY_ACTION_COUNT	24		/* shift, 8 bits */
 
@@ -216,7 +217,8 @@ struct control {
 	uint64_t death_error;
 	uint64_t death_pc;
 	uint64_t death_address;
-	uint64_t reserved;
+	uint32_t repeated;
+	uint32_t reserved;
 	uint64_t counters[COUNTERS];
 	uint8_t reserved2[0x80];
 	uint64_t policies[VECTORS];

@@ -111,6 +111,19 @@ static void back_from_cpl3(struct cpu *cpu, struct frame *frame)
 	x86_resume((uintptr_t)cpu->user_sp, (frame->flags & FLAG_IF) | 2, 0);
 }
 
+/*
+ * Leaves once for the hypervisor before interrupts can be on again, so that a second delivery of the same interrupt comes
+ * while they are off and is known for what it is. An acknowledgement in the handler does as well.
+ */
+static void settle(uint32_t policy)
+{
+	uint32_t a = 0, b, c = 0, d;
+
+	if (policy & POLICY_NO_SETTLE || (!(policy & POLICY_NO_EOI) && (policy & POLICY_EOI_FIRST || !(policy & POLICY_NEST))))
+		return;
+	asm volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+}
+
 void x86_trap(struct frame *frame)
 {
 	struct vcpu *vcpu = own_area(frame);
@@ -118,9 +131,18 @@ void x86_trap(struct frame *frame)
 	uint32_t vector = (uint8_t)frame->vector;
 	int user = frame->cs & 3;
 	uint32_t policy = (uint32_t)vcpu->control.policies[vector];
+	int interrupt = vector > 31 || (vector > 15 && policy & POLICY_INTERRUPT);
 	uint64_t how = user ? EXTRA_USER : 0;
 
-	if (vector == VECTOR_NMI || vector > 31 || (vector > 15 && policy & POLICY_INTERRUPT)) {
+	/*
+	 * No processor takes an interrupt while they are off, but a machine may deliver the same one twice over: QEMU's SVM
+	 * does, when it is kicked between a VMRUN with EVENTINJ and the next exit. An int n command is no such thing.
+	 */
+	if (interrupt && !(frame->flags & FLAG_IF) && frame->ip != LAYOUT_INT_TABLE + vector * 4 + 2) {
+		vcpu->control.repeated++;
+		return;
+	}
+	if (interrupt || vector == VECTOR_NMI) {
 		/*
 		 * sti holds interrupts back for one instruction, but not NMIs, and not where the machine beneath loses the
 		 * shadow on an exit (QEMU's SVM does): going on to the halt would then sleep through what it waits for.
@@ -129,6 +151,8 @@ void x86_trap(struct frame *frame)
 			frame->ip++;
 			how |= EXTRA_BEFORE_HALT;
 		}
+		if (interrupt)
+			settle(policy);
 		guest_interrupt(vcpu, vector == VECTOR_NMI ? RECORD_NMI : RECORD_INTERRUPT, vector, vector, how);
 		if (policy & POLICY_RETURN_MASKED)
 			frame->flags &= ~(uint32_t)FLAG_IF;

@@ -18,8 +18,12 @@ public sealed record GuestDeath(ulong Vector, ulong ErrorCode, ulong ProgramCoun
 /// <param name="Position">Command being run, or <see cref="Commands"/> when the script is over.</param>
 /// <param name="Records">Log records ever written.</param>
 /// <param name="Death">Only in <see cref="GuestState.Died"/>.</param>
+/// <param name="Repeated">
+/// x86: interrupts that came while interrupts were off, which is to say delivered twice over. QEMU's SVM does that, often; on any other machine
+/// it is the kernel's fault. They are neither counted nor handled.
+/// </param>
 /// <param name="Counters">Eight, for handler actions to add to.</param>
-public sealed record GuestControl(GuestState State, int Commands, int Position, int Index, ulong Records, GuestDeath? Death, IReadOnlyList<ulong> Counters)
+public sealed record GuestControl(GuestState State, int Commands, int Position, int Index, ulong Records, GuestDeath? Death, uint Repeated, IReadOnlyList<ulong> Counters)
 {
     /// <summary>Bytes from the start of the control page that <see cref="Parse"/> needs.</summary>
     public const int Length = 0x80;
@@ -45,6 +49,7 @@ public sealed record GuestControl(GuestState State, int Commands, int Position, 
             BinaryPrimitives.ReadInt32LittleEndian(page[12..]),
             BinaryPrimitives.ReadUInt64LittleEndian(page[0x10..]),
             death,
+            BinaryPrimitives.ReadUInt32LittleEndian(page[0x38..]),
             counters);
     }
 

@@ -287,6 +287,7 @@ internal static class PolicyBit
     internal const uint PolicyNest = 0x10;
     internal const uint PolicyReturnMasked = 0x20;
     internal const uint PolicyInterrupt = 0x40;
+    internal const uint PolicyNoSettle = 0x80;
     internal const int PolicyFirstAction = 16;
     internal const int PolicyActionCount = 24;
 }

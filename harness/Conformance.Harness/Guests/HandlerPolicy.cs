@@ -34,6 +34,12 @@ public sealed record HandlerPolicy
     /// <summary>Vectors 16 to 31 are taken as interrupts, not as exceptions.</summary>
     public bool BelowThirtyTwo { get; init; }
 
+    /// <summary>
+    /// x86: a handler that does not acknowledge, or nests before it does, executes one cpuid, so that an interrupt which QEMU's SVM delivers
+    /// twice over is known as such (<see cref="GuestControl.Repeated"/>). Off where an exit more would be seen.
+    /// </summary>
+    public bool Settle { get; init; } = true;
+
     /// <summary>In order, after logging.</summary>
     public IReadOnlyList<HandlerAction> Actions { get; init; } = [];
 
@@ -82,7 +88,8 @@ public sealed record HandlerPolicy
             | (Notify ? PolicyBit.PolicyNotify : 0)
             | (Nest ? PolicyBit.PolicyNest : 0)
             | (ReturnMasked ? PolicyBit.PolicyReturnMasked : 0)
-            | (BelowThirtyTwo ? PolicyBit.PolicyInterrupt : 0);
+            | (BelowThirtyTwo ? PolicyBit.PolicyInterrupt : 0)
+            | (Settle ? 0 : PolicyBit.PolicyNoSettle);
         return Actions.Count == 0 ? policy : policy | ((uint)firstAction << PolicyBit.PolicyFirstAction) | ((uint)Actions.Count << PolicyBit.PolicyActionCount);
     }
 }
