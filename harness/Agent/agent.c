@@ -17,7 +17,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -614,13 +614,17 @@ int main(int argc, char **argv)
 		dup2(null, 0);
 		dup2(null, 1);
 		close(null);
-	} else if (argc == 3 && !strcmp(argv[1], "--fd")) {
-		stream = fcntl(atoi(argv[2]), F_DUPFD_CLOEXEC, 10);
-		if (stream < 0)
-			die("descriptor %s is not open", argv[2]);
-		close(atoi(argv[2]));
+	} else if (argc == 3 && !strcmp(argv[1], "--connect")) {
+		struct sockaddr_un address = { .sun_family = AF_UNIX };
+
+		if (strlen(argv[2]) >= sizeof(address.sun_path))
+			die("%s is too long for a socket", argv[2]);
+		strcpy(address.sun_path, argv[2]);
+		stream = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		if (stream < 0 || connect(stream, (struct sockaddr *)&address, sizeof(address)))
+			die("%s: %s", argv[2], strerror(errno));
 	} else {
-		die("usage: agent --stdio | agent --fd N");
+		die("usage: agent --stdio | agent --connect SOCKET");
 	}
 	serve();
 	return 0;

@@ -136,7 +136,9 @@ internal sealed class KernelHost : IAsyncDisposable
             Devices = [.. _options.Devices, .. _needs.Devices],
             ExtraKernelArguments = [.. _needs.KernelArguments, .. _options.ExtraKernelArguments],
         };
-        Target target = await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None);
+        Target target = Kernel.IsBooted
+            ? await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None)
+            : await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
         await target.LoadModulesAsync(_needs.Modules);
         StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
         SuiteRunner.ReportTarget(new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion));
