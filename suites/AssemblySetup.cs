@@ -11,7 +11,6 @@ using Xunit.Sdk;
 // One kernel, one test at a time: what the kernel prints belongs to the test that is running.
 [assembly: CollectionBehavior(DisableTestParallelization = true)]
 [assembly: EvidencePerTest]
-[assembly: AssemblyFixture(typeof(KernelUnderTest))]
 [assembly: RegisterXunitSerializer(typeof(RowSerializer), typeof(ValueType))]
 
 namespace Conformance;
@@ -25,12 +24,5 @@ internal static class AssemblySetup
         : await ConsoleRunner.Run(args);
 
     [ModuleInitializer]
-    internal static void Initialize()
-    {
-        AssertionSetup.Apply();
-        if (SuiteEnvironment.Selection is not null)
-        {
-            KernelUnderTest.BootEarly();
-        }
-    }
+    internal static void Initialize() => AssertionSetup.Apply();
 }

@@ -10,8 +10,8 @@ namespace Conformance.Cli;
 internal sealed record Clause(string Id, string Text, string? Source);
 
 /// <summary>
-/// The rules of <c>suites/clauses/*.md</c>: every list item that begins with an id in backquotes is a rule, and the parentheses
-/// it ends with say where the rule comes from.
+/// The rules of <c>suites/clauses/*.md</c>: every list item that begins with an id in backquotes is a rule, and the brackets it
+/// ends with say where the rule comes from.
 /// </summary>
 internal sealed partial class ClauseIndex
 {
@@ -41,6 +41,6 @@ internal sealed partial class ClauseIndex
 
     public string? SourceOf(string id) => _clauses.GetValueOrDefault(id)?.Source;
 
-    [GeneratedRegex(@"^\s*[-*|]\s*`(?<id>[a-z0-9-]+(?:/[a-z0-9-]+)+)`\s*(?:[:|—–-]\s*)?(?<text>.*?)\s*(?:\((?<source>[^()]*(?:\([^()]*\)[^()]*)*)\))?\s*[.|]?\s*$")]
+    [GeneratedRegex(@"^\s*[-*]\s+`(?<id>[a-z0-9-]+(?:/[a-z0-9-]+)+)`\s*(?<text>.*?)\s*(?:\[(?<source>[^\]]+)\])?\s*$")]
     private static partial Regex Rule();
 }

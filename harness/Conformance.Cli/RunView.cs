@@ -20,6 +20,7 @@ internal sealed class RunView : IDisposable
     private readonly Func<TestRecord, KernelIdentity, IEnumerable<string>> _failure;
     private readonly SortedDictionary<string, (string Text, long Since)> _now = new(StringComparer.Ordinal);
     private readonly Dictionary<Verdict, int> _counts = [];
+    private readonly HashSet<(string Kernel, Verdict Verdict, string? Reason)> _told = [];
     private readonly Timer? _timer;
     private int _planned;
     private bool _statusShown;
@@ -70,7 +71,10 @@ internal sealed class RunView : IDisposable
         {
             string[] lines = [.. _failure(test, kernel)];
             _output.Out.WriteLine($"{Painted(test.Verdict)}{lines[0]}");
-            foreach (string line in lines.Skip(1))
+
+            // A kernel that does not come up breaks every test in the same way: once is enough.
+            bool again = test.Verdict != Verdict.Fail && !_told.Add((kernel.Id, test.Verdict, test.Reason));
+            foreach (string line in again ? [$"  {FailureText.Word(test.Verdict),-8} {test.Reason} (as above)"] : lines.Skip(1))
             {
                 _output.Out.WriteLine(line);
             }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Collections.Immutable;
 using System.Reflection.Metadata;
 using System.Reflection.PortableExecutable;
 using Conformance.Fixtures;
@@ -19,8 +20,6 @@ internal sealed record DeclaredTest(string Id, bool IsTheory, bool NegativeContr
 /// </summary>
 internal sealed class SuiteAssembly
 {
-    private const string ArchitecturesKey = "Conformance.Architectures";
-
     private SuiteAssembly(string executable, string name, string version, IReadOnlyList<KernelArchitecture> architectures, IReadOnlyList<DeclaredTest> tests)
     {
         Executable = executable;
@@ -78,8 +77,8 @@ internal sealed class SuiteAssembly
                 case "AssemblyInformationalVersionAttribute":
                     version = Strings(metadata, attribute, 1)[0];
                     break;
-                case "AssemblyMetadataAttribute" when Strings(metadata, attribute, 2) is [ArchitecturesKey, var names]:
-                    architectures.AddRange(names.Split(' ', StringSplitOptions.RemoveEmptyEntries).Select(Architecture));
+                case nameof(MachineNeedsAttribute):
+                    architectures.AddRange(ArchitecturesOf(attribute));
                     break;
             }
         }
@@ -89,7 +88,7 @@ internal sealed class SuiteAssembly
             .Where(t => (t.Attributes & System.Reflection.TypeAttributes.Abstract) == 0)
             .SelectMany(t => TestsOf(metadata, t, name))
             .OrderBy(t => t.Id, StringComparer.Ordinal)];
-        return new SuiteAssembly(executable, name, version, architectures, tests);
+        return new SuiteAssembly(executable, name, version, architectures.Count > 0 ? architectures : Enum.GetValues<KernelArchitecture>(), tests);
     }
 
     private static IEnumerable<DeclaredTest> TestsOf(MetadataReader metadata, TypeDefinition type, string suite)
@@ -161,7 +160,34 @@ internal sealed class SuiteAssembly
         return strings;
     }
 
-    private static KernelArchitecture Architecture(string name) => KernelArchitectures.TryParse(name, out KernelArchitecture architecture)
-        ? architecture
-        : throw new MachineFaultException($"'{name}' in {ArchitecturesKey} is no architecture.");
+    private static IEnumerable<KernelArchitecture> ArchitecturesOf(CustomAttribute attribute) => attribute
+        .DecodeValue(new TypeNames())
+        .NamedArguments
+        .Where(a => a.Name == nameof(MachineNeedsAttribute.Architectures))
+        .SelectMany(a => (ImmutableArray<CustomAttributeTypedArgument<string>>)a.Value!)
+        .Select(a => KernelArchitectures.TryParse((string)a.Value!, out KernelArchitecture architecture)
+            ? architecture
+            : throw new MachineFaultException($"'{a.Value}' in {nameof(MachineNeedsAttribute)} is no architecture."));
+
+    /// <summary>Types by their names: enough to read attributes of strings, numbers and flags.</summary>
+    private sealed class TypeNames : ICustomAttributeTypeProvider<string>
+    {
+        public string GetPrimitiveType(PrimitiveTypeCode typeCode) => typeCode.ToString();
+
+        public string GetSystemType() => nameof(Type);
+
+        public string GetSZArrayType(string elementType) => elementType + "[]";
+
+        public string GetTypeFromDefinition(MetadataReader reader, TypeDefinitionHandle handle, byte rawTypeKind) =>
+            reader.GetString(reader.GetTypeDefinition(handle).Name);
+
+        public string GetTypeFromReference(MetadataReader reader, TypeReferenceHandle handle, byte rawTypeKind) =>
+            reader.GetString(reader.GetTypeReference(handle).Name);
+
+        public string GetTypeFromSerializedName(string name) => name;
+
+        public PrimitiveTypeCode GetUnderlyingEnumType(string type) => PrimitiveTypeCode.Int32;
+
+        public bool IsSystemType(string type) => type == nameof(Type);
+    }
 }

@@ -4,6 +4,8 @@ using Conformance.Fixtures;
 using FluentAssertions;
 using Xunit;
 
+[assembly: MachineNeeds(Architectures = ["x86_64"])]
+
 namespace Conformance.Specimen;
 
 /// <summary>Ways in which the process itself misbehaves, each asked for by name, and the control that must fail.</summary>

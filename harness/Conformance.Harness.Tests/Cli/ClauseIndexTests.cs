@@ -8,15 +8,15 @@ namespace Conformance.Harness.Tests.Cli;
 public sealed class ClauseIndexTests
 {
     [Theory]
-    [InlineData("- `kvm-irqfd/deassign/drains` After deassign nothing more arrives. (virt/kvm/eventfd.c, kvm_irqfd_deassign())", "virt/kvm/eventfd.c, kvm_irqfd_deassign()")]
-    [InlineData("* `kvm-irqfd/deassign/drains`: After deassign nothing more arrives. (observed)", "observed")]
-    [InlineData("- `kvm-irqfd/deassign/drains` — After deassign nothing more arrives.", null)]
+    [InlineData("- `kvm-irqfd/deassign/drains` After deassign nothing more arrives. [code virt/kvm/eventfd.c kvm_irqfd_deassign]", "code virt/kvm/eventfd.c kvm_irqfd_deassign")]
+    [InlineData("- `kvm-irqfd/deassign/drains` After deassign nothing more arrives. [observed]", "observed")]
+    [InlineData("* `kvm-irqfd/deassign/drains` After deassign nothing more arrives.", null)]
     public void ListItemWithAnIdIsARule(string line, string? source)
     {
         Clause clause = ClauseIndex.Parse([line]).Single();
 
         clause.Id.Should().Be("kvm-irqfd/deassign/drains");
-        clause.Text.Should().StartWith("After deassign nothing more arrives");
+        clause.Text.Should().Be("After deassign nothing more arrives.");
         clause.Source.Should().Be(source);
     }
 

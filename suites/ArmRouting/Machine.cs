@@ -1,0 +1,4 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+
+[assembly: MachineNeeds(Architectures = ["arm64"])]
