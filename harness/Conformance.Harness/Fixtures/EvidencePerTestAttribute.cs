@@ -9,18 +9,25 @@ namespace Conformance.Fixtures;
 public sealed class EvidencePerTestAttribute : BeforeAfterTestAttribute
 {
     /// <inheritdoc/>
-    public override void Before(MethodInfo methodUnderTest, IXunitTest test) =>
-        Tell(test, static (observer, evidence) => observer.TestStartingAsync(evidence));
+    public override void Before(MethodInfo methodUnderTest, IXunitTest test)
+    {
+        TestEvidence evidence = Tell(test, static (observer, evidence) => observer.TestStartingAsync(evidence));
+        evidence.StartClock();
+    }
 
     /// <inheritdoc/>
-    public override void After(MethodInfo methodUnderTest, IXunitTest test) =>
+    public override void After(MethodInfo methodUnderTest, IXunitTest test)
+    {
+        TestEvidence.Begin(test.UniqueID, TestId.Of(test)).StopClock();
         Tell(test, static (observer, evidence) => observer.TestFinishedAsync(evidence));
+    }
 
-    private static void Tell(IXunitTest test, Func<ITestObserver, TestEvidence, ValueTask> message)
+    private static TestEvidence Tell(IXunitTest test, Func<ITestObserver, TestEvidence, ValueTask> message)
     {
         TestEvidence evidence = TestEvidence.Begin(test.UniqueID, TestId.Of(test));
 
         // xunit asks synchronously; from the pool no observer can wait for the thread that waits for it.
         Task.Run(() => TestEvidence.TellAsync(observer => message(observer, evidence)).AsTask()).GetAwaiter().GetResult();
+        return evidence;
     }
 }

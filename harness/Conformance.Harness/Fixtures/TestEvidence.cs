@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Collections.Concurrent;
+using System.Diagnostics;
 using System.Text;
 using Conformance.Results;
 using Xunit;
@@ -21,6 +22,7 @@ public sealed class TestEvidence
     private readonly List<Func<string>> _journals = [];
     private Verdict? _verdict;
     private string? _verdictReason;
+    private long _started;
 
     internal TestEvidence(string testId) => TestId = testId;
 
@@ -33,6 +35,9 @@ public sealed class TestEvidence
 
     /// <summary>The approved behaviour file the test was compared with, relative to its suite; null when it was not.</summary>
     public string? Snapshot { get; set; }
+
+    /// <summary>Time the test itself took, without what a fixture did before and after it (a boot, say); null when it never began.</summary>
+    internal TimeSpan? Took { get; private set; }
 
     /// <summary>Asks to be told when tests begin and end, for as long as this process lives.</summary>
     /// <param name="observer">Whoever watches; registering it twice changes nothing.</param>
@@ -122,6 +127,10 @@ public sealed class TestEvidence
             await message(observer).ConfigureAwait(false);
         }
     }
+
+    internal void StartClock() => _started = Stopwatch.GetTimestamp();
+
+    internal void StopClock() => Took ??= _started == 0 ? null : Stopwatch.GetElapsedTime(_started);
 
     internal Collected Collect()
     {

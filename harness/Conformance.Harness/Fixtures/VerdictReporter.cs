@@ -88,7 +88,7 @@ internal sealed class VerdictReporter : IMessageSink
     {
         _outcomes.Remove(finished.TestUniqueID, out VerdictClassifier.Outcome? outcome);
         TestEvidence? evidence = TestEvidence.End(finished.TestUniqueID);
-        _write(Line(test, outcome ?? Broken("xunit ended it without a result"), TimeSpan.FromSeconds((double)finished.ExecutionTime), evidence));
+        _write(Line(test, outcome ?? Broken("xunit ended it without a result"), evidence?.Took ?? TimeSpan.Zero, evidence));
     }
 
     private JournalLine Line(CataloguedTest test, VerdictClassifier.Outcome outcome, TimeSpan duration, TestEvidence? evidence)
