@@ -8,8 +8,8 @@ namespace Conformance.Kernels;
 /// <summary>The archive or the network to it does not answer.</summary>
 internal sealed class ArchiveUnreachableException(string message) : Exception(message);
 
-/// <summary>An index lists a package that its pool no longer has.</summary>
-internal sealed class PackageGoneException(string message) : Exception(message);
+/// <summary>A package that an index lists is gone from its pool, or is not what it should be: another may do.</summary>
+internal sealed class PackageUnusableException(string message) : Exception(message);
 
 /// <summary>
 /// Debian's archive, through apt itself in a state directory of its own: apt checks the signatures, knows this machine's
@@ -20,6 +20,7 @@ internal sealed class AptArchive
     private const string DefaultMirror = "http://deb.debian.org/debian/";
     private const string DefaultSecurityMirror = "http://deb.debian.org/debian-security/";
     private const string Helper = "/usr/lib/apt/apt-helper";
+    private const string NoApt = "this machine has no apt. Give a kernel image file or a build tree instead of debian:.";
 
     private static readonly string[] s_suites =
         ["bullseye", "bookworm", "bookworm-backports", "trixie", "trixie-backports", "sid", "experimental"];
@@ -81,7 +82,6 @@ internal sealed class AptArchive
     /// <param name="olderThan">Indexes younger than this are left alone.</param>
     /// <returns>What could not be fetched, in words; empty when all is well.</returns>
     /// <exception cref="ArchiveUnreachableException">Nothing could be fetched; older indexes are still there.</exception>
-    /// <exception cref="MachineFaultException">apt is missing.</exception>
     public async Task<IReadOnlyList<string>> RefreshAsync(TimeSpan olderThan, IProgress<string>? progress, CancellationToken cancellation)
     {
         using FileLock exclusive = await FileLock.AcquireAsync(
@@ -92,6 +92,11 @@ internal sealed class AptArchive
         if (Age is { } age && age < olderThan)
         {
             return [];
+        }
+
+        if (!File.Exists(Helper))
+        {
+            throw new ArchiveUnreachableException(NoApt);
         }
 
         await ConfigureAsync(cancellation).ConfigureAwait(false);
@@ -120,13 +125,13 @@ internal sealed class AptArchive
     }
 
     /// <summary>Fetches one package; apt compares its content with the signed index.</summary>
-    /// <exception cref="PackageGoneException">The pool no longer has it.</exception>
+    /// <exception cref="PackageUnusableException">The pool no longer has it.</exception>
     /// <exception cref="ArchiveUnreachableException">No answer.</exception>
     public async Task DownloadAsync(DebianPackage package, string path, CancellationToken cancellation)
     {
         if (!File.Exists(Helper))
         {
-            throw new MachineFaultException($"{Helper} is not there. On Debian: apt install apt. Elsewhere, give a kernel image file instead of debian:.");
+            throw new ArchiveUnreachableException(NoApt);
         }
 
         await ConfigureAsync(cancellation).ConfigureAwait(false);
@@ -148,7 +153,7 @@ internal sealed class AptArchive
 
         if (all.Contains("404  Not Found", StringComparison.Ordinal) || all.Contains("410  Gone", StringComparison.Ordinal) || all.Contains("File not found", StringComparison.Ordinal))
         {
-            throw new PackageGoneException($"{package.Name} {package.Version} is listed in {package.Suite} but is gone from the pool");
+            throw new PackageUnusableException($"{package.Name} {package.Version} is listed in {package.Suite} but is gone from the pool");
         }
 
         throw new ArchiveUnreachableException(result.Complaint);

@@ -67,7 +67,7 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
                 File.Move(path, target, overwrite: true);
             }
         }
-        catch (PackageGoneException e)
+        catch (PackageUnusableException e)
         {
             throw new MachineFaultException($"{e.Message}, and the cached part of it lacks {string.Join(", ", names)}. Use a newer kernel.", e);
         }
@@ -151,7 +151,7 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
         IProgress<string>? progress,
         CancellationToken cancellation)
     {
-        List<string> gone = [];
+        List<string> unusable = [];
         foreach (DebianKernel kernel in candidates)
         {
             try
@@ -163,18 +163,18 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
                     progress,
                     cancellation).ConfigureAwait(false);
                 DebianEntry entry = await ReadEntryAsync(directory, cancellation).ConfigureAwait(false);
-                notes.AddRange(gone.Select(lost => $"{lost}; {kernel.Release} was taken instead"));
+                notes.AddRange(unusable.Select(why => $"{why}; {kernel.Release} was taken instead"));
                 return new FetchedKernel(directory, entry, notes);
             }
-            catch (PackageGoneException e)
+            catch (PackageUnusableException e)
             {
-                gone.Add(e.Message);
+                unusable.Add(e.Message);
                 progress?.Report(e.Message);
             }
         }
 
         KernelArchitecture architecture = candidates.Count > 0 ? candidates[0].Architecture : spec.Architecture ?? KernelArchitecture.X86_64;
-        string why = gone.Count > 0 ? $"{string.Join("; ", gone)}" : $"Debian no longer lists {spec.Version}";
+        string why = unusable.Count > 0 ? $"{string.Join("; ", unusable)}" : $"Debian no longer lists {spec.Version}";
         return await FromCacheAsync(spec, architecture, why, cancellation).ConfigureAwait(false)
             ?? throw new UsageException($"{spec}: {why}. Name another version, such as debian:{string.Join('.', spec.Version.Split('.')[..Math.Min(2, spec.Version.Split('.').Length)])}.");
     }
@@ -196,7 +196,7 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
         string image = Path.Combine(directory, DebianEntry.Image);
         if (!File.Exists(image))
         {
-            throw new MachineFaultException($"{kernel.Packages[0].Name} {kernel.Version} holds no kernel image where Debian's packages have had one. Please report this.");
+            throw new PackageUnusableException($"{kernel.Packages[0].Name} {kernel.Version} holds no kernel image where Debian's packages have had one");
         }
 
         KernelImage identified = await KernelImage.IdentifyAsync(image, cancellation).ConfigureAwait(false);

@@ -49,7 +49,8 @@ internal static partial class DebianPackageReader
     /// </summary>
     public static string? Place(string name, string release)
     {
-        if (name == $"boot/vmlinuz-{release}" || name == $"boot/vmlinux-{release}")
+        // Packages without Debian's signature add a suffix.
+        if (name == $"boot/vmlinuz-{release}" || name == $"boot/vmlinuz-{release}.unsigned")
         {
             return DebianEntry.Image;
         }
@@ -68,7 +69,7 @@ internal static partial class DebianPackageReader
         string path = match.Groups["path"].Value;
         return path switch
         {
-            "vmlinuz" => DebianEntry.Image,
+            "vmlinuz" or "vmlinuz.unsigned" => DebianEntry.Image,
             "config" => DebianEntry.Config,
             "modules.order" or "modules.builtin" => $"{DebianEntry.Modules}/{path}",
             _ when ModuleFile.HasModuleName(path) && !path.Split('/').Contains("..") => $"{DebianEntry.Modules}/{path}",

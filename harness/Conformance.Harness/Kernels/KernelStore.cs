@@ -208,15 +208,7 @@ public sealed class KernelStore : IDisposable
 
     private async Task<PreparedKernel> AssembleAsync(PreparedKernel kernel, ModuleTree tree, ModuleSet set, PrepareOptions options, CancellationToken cancellation)
     {
-        foreach (string boot in WantedModules.Boot)
-        {
-            if (tree.BuiltIn is not null && !set.Closures.ContainsKey(boot))
-            {
-                throw new UsageException(
-                    $"{kernel.Source}: {kernel.Release} has neither a built-in {boot} nor a module of that name, so the agent in it could not be reached. "
-                    + $"Enable CONFIG_{boot.ToUpperInvariant()}.");
-            }
-        }
+        IReadOnlyList<string> doubts = CheckReachable(kernel, tree, set);
 
         InitramfsWriter writer = new();
         foreach (string directory in new[] { "dev", "proc", "sys", "modules", "guests" })
@@ -255,8 +247,34 @@ public sealed class KernelStore : IDisposable
             InitramfsSha256 = digest,
             Modules = [.. set.Modules.Select(m => new KernelModule(m.Name, $"/modules/{m.FileName}", m.Sha256, m.Overridden))],
             Closures = set.Closures,
-            Notes = [.. kernel.Notes, .. set.Notes],
+            Notes = [.. kernel.Notes, .. set.Notes, .. doubts],
         };
+    }
+
+    // A kernel that cannot run the agent would only hang, long after anyone remembers how it was configured.
+    private static IReadOnlyList<string> CheckReachable(PreparedKernel kernel, ModuleTree tree, ModuleSet set)
+    {
+        KernelConfiguration? configuration = kernel.Config is null ? null : KernelConfiguration.Read(kernel.Config);
+        if (configuration?.Obstacles is { Count: > 0 } obstacles)
+        {
+            throw new UsageException($"{kernel.Source}: the agent could not be reached in this kernel. Enable {string.Join(", ", obstacles)} and build it again.");
+        }
+
+        foreach (string boot in WantedModules.Boot)
+        {
+            bool isModule = configuration?[boot.ToUpperInvariant()] == 'm';
+            bool isThere = set.Closures.TryGetValue(boot, out IReadOnlyList<string>? closure) && !(isModule && closure.Count == 0);
+            if (!isThere)
+            {
+                throw new UsageException(
+                    isModule
+                        ? $"{kernel.Source}: {boot} is a module of this kernel (CONFIG_{boot.ToUpperInvariant()}=m), and the agent cannot be reached without it. "
+                            + (tree.Directory.Length == 0 ? "Add ',modules=DIR' with the directory that 'make modules_install' filled, or build it in." : $"Run 'make modules': {tree.Directory} does not have it.")
+                        : $"{kernel.Source}: {kernel.Release} has neither a built-in {boot} nor a module of that name, so the agent in it could not be reached. Enable CONFIG_{boot.ToUpperInvariant()}.");
+            }
+        }
+
+        return configuration?.Doubts(kernel.Architecture) ?? [];
     }
 
     private async Task<(string Path, string Digest)> StoreInitramfsAsync(InitramfsWriter writer, CancellationToken cancellation)
@@ -294,12 +312,15 @@ public sealed class KernelStore : IDisposable
 
     private static IEnumerable<string> GuestImages(string? directory, KernelArchitecture architecture)
     {
-        if (directory is null || !Directory.Exists(directory))
+        if (directory is null)
         {
             return [];
         }
 
         string prefix = architecture == KernelArchitecture.X86_64 ? "x86" : "arm64";
-        return Directory.EnumerateFiles(directory, prefix + "*.img").Order(StringComparer.Ordinal);
+        string[] images = Directory.Exists(directory) ? [.. Directory.EnumerateFiles(directory, prefix + "*.img").Order(StringComparer.Ordinal)] : [];
+        return images.Length > 0
+            ? images
+            : throw new MachineFaultException($"{directory} has no guest images for {architecture.Name()}. Run: make -C guests.");
     }
 }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-using System.Buffers.Binary;
 using System.Text;
 
 namespace Conformance.Kernels;
@@ -29,24 +28,8 @@ internal sealed record ModuleInfo(
     /// <exception cref="InvalidDataException">It is not one; the message completes the sentence "PATH ...".</exception>
     public static ModuleInfo Parse(ReadOnlySpan<byte> elf)
     {
-        if (elf.Length < 64 || !elf.StartsWith("\u007fELF"u8))
-        {
-            throw new InvalidDataException("is not an ELF file");
-        }
-
-        if (elf[4] != 2 || elf[5] != 1)
-        {
-            throw new InvalidDataException("is not a 64-bit little-endian ELF file");
-        }
-
-        ushort type = BinaryPrimitives.ReadUInt16LittleEndian(elf[16..]);
-        ushort machine = BinaryPrimitives.ReadUInt16LittleEndian(elf[18..]);
-        if (type != 1)
-        {
-            throw new InvalidDataException("is an ELF file but not a relocatable one: it is a program, a library or vmlinux, not a module");
-        }
-
-        ReadOnlySpan<byte> section = FindSection(elf, ".modinfo"u8);
+        ElfObject module = new(elf);
+        ReadOnlySpan<byte> section = module.Find(".modinfo"u8);
         if (section.IsEmpty)
         {
             throw new InvalidDataException("has no .modinfo section: it is an object file, not a linked module (.ko)");
@@ -83,7 +66,7 @@ internal sealed record ModuleInfo(
             }
         }
 
-        return new ModuleInfo(machine, ModuleName.Canonical(name), vermagic, depends, before, after);
+        return new ModuleInfo(module.Machine, ModuleName.Canonical(name), vermagic, depends, before, after);
     }
 
     private static void ReadSoftDependency(string value, List<string> before, List<string> after)
@@ -104,47 +87,5 @@ internal sealed record ModuleInfo(
                     break;
             }
         }
-    }
-
-    private static ReadOnlySpan<byte> FindSection(ReadOnlySpan<byte> elf, ReadOnlySpan<byte> wanted)
-    {
-        ulong table = BinaryPrimitives.ReadUInt64LittleEndian(elf[40..]);
-        int size = BinaryPrimitives.ReadUInt16LittleEndian(elf[58..]);
-        int count = BinaryPrimitives.ReadUInt16LittleEndian(elf[60..]);
-        int names = BinaryPrimitives.ReadUInt16LittleEndian(elf[62..]);
-        if (size < 64 || names >= count || table > (ulong)elf.Length || (ulong)elf.Length - table < (ulong)(size * count))
-        {
-            throw new InvalidDataException("is a truncated or damaged ELF file");
-        }
-
-        ReadOnlySpan<byte> headers = elf[(int)table..];
-        ReadOnlySpan<byte> strings = Content(elf, headers[(names * size)..]);
-        for (int i = 0; i < count; i++)
-        {
-            ReadOnlySpan<byte> header = headers[(i * size)..];
-            uint name = BinaryPrimitives.ReadUInt32LittleEndian(header);
-            if (name >= strings.Length)
-            {
-                continue;
-            }
-
-            ReadOnlySpan<byte> text = strings[(int)name..];
-            int end = text.IndexOf((byte)0);
-            if (end >= 0 && text[..end].SequenceEqual(wanted))
-            {
-                return Content(elf, header);
-            }
-        }
-
-        return default;
-    }
-
-    private static ReadOnlySpan<byte> Content(ReadOnlySpan<byte> elf, ReadOnlySpan<byte> header)
-    {
-        ulong offset = BinaryPrimitives.ReadUInt64LittleEndian(header[24..]);
-        ulong length = BinaryPrimitives.ReadUInt64LittleEndian(header[32..]);
-        return offset <= (ulong)elf.Length && length <= (ulong)elf.Length - offset
-            ? elf.Slice((int)offset, (int)length)
-            : throw new InvalidDataException("is a truncated or damaged ELF file");
     }
 }

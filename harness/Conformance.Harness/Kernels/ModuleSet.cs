@@ -4,13 +4,15 @@ using System.Security.Cryptography;
 namespace Conformance.Kernels;
 
 /// <summary>A module that goes into the initramfs.</summary>
+/// <param name="Content">What the kernel loads: uncompressed, without debug information.</param>
+/// <param name="Sha256">Of the uncompressed module as it was built.</param>
 internal sealed record SelectedModule(string Name, string FileName, byte[] Content, string Sha256, bool Overridden, ModuleInfo Info);
 
 /// <summary>The modules wanted from a kernel with all they need, in an order in which they load.</summary>
 internal sealed class ModuleSet
 {
     private readonly ModuleTree _tree;
-    private readonly Dictionary<string, string> _overrides;
+    private readonly Dictionary<string, Override> _overrides;
     private readonly string? _release;
     private readonly KernelArchitecture _architecture;
     private readonly Dictionary<string, SelectedModule> _selected = new(StringComparer.Ordinal);
@@ -19,7 +21,7 @@ internal sealed class ModuleSet
     private readonly HashSet<string> _missing = new(StringComparer.Ordinal);
     private readonly List<string> _notes = [];
 
-    private ModuleSet(ModuleTree tree, Dictionary<string, string> overrides, string? release, KernelArchitecture architecture)
+    private ModuleSet(ModuleTree tree, Dictionary<string, Override> overrides, string? release, KernelArchitecture architecture)
     {
         _tree = tree;
         _overrides = overrides;
@@ -52,14 +54,15 @@ internal sealed class ModuleSet
         KernelArchitecture architecture,
         CancellationToken cancellation)
     {
-        Dictionary<string, string> replaced = new(StringComparer.Ordinal);
+        Dictionary<string, Override> replaced = new(StringComparer.Ordinal);
         foreach ((string name, string path) in overrides)
         {
             string canonical = ModuleName.Canonical(name);
-            CheckOverridable(tree, name, canonical, path);
-            if (!replaced.TryAdd(canonical, path))
+            Override replacement = new($"--module {name}={path}", path);
+            CheckOverridable(tree, canonical, replacement);
+            if (!replaced.TryAdd(canonical, replacement))
             {
-                throw new UsageException($"--module {name}={path}: {canonical} is replaced twice.");
+                throw new UsageException($"{replacement.Text}: {canonical} is replaced twice.");
             }
         }
 
@@ -72,16 +75,16 @@ internal sealed class ModuleSet
         return set;
     }
 
-    private static void CheckOverridable(ModuleTree tree, string name, string canonical, string path)
+    private static void CheckOverridable(ModuleTree tree, string canonical, Override replacement)
     {
-        if (!File.Exists(path))
+        if (!File.Exists(replacement.Path))
         {
-            throw new UsageException($"--module {name}={path}: there is no such file.");
+            throw new UsageException($"{replacement.Text}: there is no such file.");
         }
 
         if (tree.BuiltIn?.Contains(canonical) == true)
         {
-            throw new UsageException($"--module {name}={path}: {canonical} is built into this kernel, so there is no module to swap. Give the kernel image you built with --kernel instead.");
+            throw new UsageException($"{replacement.Text}: {canonical} is built into this kernel, so there is no module to swap. Give the kernel image you built with --kernel instead.");
         }
 
         if (tree.Files.ContainsKey(canonical) || tree.Listed.Contains(canonical))
@@ -91,14 +94,14 @@ internal sealed class ModuleSet
 
         if (tree.Files.Count == 0 && tree.Listed.Count == 0)
         {
-            throw new UsageException($"--module {name}={path}: this kernel came without modules, so there is none to swap. Give its modules too: --kernel IMAGE,modules=DIR.");
+            throw new UsageException($"{replacement.Text}: this kernel came without modules, so there is none to swap. Give its modules too: --kernel IMAGE,modules=DIR.");
         }
 
         IReadOnlyList<string> near = tree.Near(canonical);
         throw new UsageException(
             near.Count == 0
-                ? $"--module {name}={path}: this kernel has no module {canonical}."
-                : $"--module {name}={path}: this kernel has no module {canonical}. Did you mean {string.Join(", ", near.Select(n => n + ".ko"))}?");
+                ? $"{replacement.Text}: this kernel has no module {canonical}."
+                : $"{replacement.Text}: this kernel has no module {canonical}. Did you mean {string.Join(", ", near.Select(n => n + ".ko"))}?");
     }
 
     private async Task AddRootAsync(string root, CancellationToken cancellation)
@@ -107,9 +110,9 @@ internal sealed class ModuleSet
         string? obstacle = await VisitAsync(root, order, [], cancellation).ConfigureAwait(false);
         if (obstacle is not null)
         {
-            if (_overrides.ContainsKey(root))
+            if (_overrides.TryGetValue(root, out Override? replacement))
             {
-                throw new UsageException($"--module {root}.ko={_overrides[root]}: {obstacle}.");
+                throw new UsageException($"{replacement.Text}: {obstacle}.");
             }
 
             bool known = _tree.Files.ContainsKey(root) || _tree.Listed.Contains(root);
@@ -143,7 +146,8 @@ internal sealed class ModuleSet
 
         if (!_selected.TryGetValue(name, out SelectedModule? module))
         {
-            if (!_overrides.TryGetValue(name, out string? path) && !_tree.Files.TryGetValue(name, out path))
+            string? path = _overrides.GetValueOrDefault(name)?.Path ?? _tree.Files.GetValueOrDefault(name);
+            if (path is null)
             {
                 if (_tree.Listed.Contains(name))
                 {
@@ -193,13 +197,16 @@ internal sealed class ModuleSet
 
     private async Task<SelectedModule> ReadAsync(string name, string path, CancellationToken cancellation)
     {
-        bool overridden = _overrides.ContainsKey(name);
-        string subject = overridden ? $"--module {name}.ko={path}: the file" : path;
+        Override? replacement = _overrides.GetValueOrDefault(name);
+        bool overridden = replacement is not null;
+        string subject = replacement is null ? path : $"{replacement.Text}: the file";
         byte[] content = await ModuleFile.ReadAsync(path, cancellation).ConfigureAwait(false);
         ModuleInfo info;
+        byte[] loaded;
         try
         {
             info = ModuleInfo.Parse(content);
+            loaded = DebugInfo.Remove(content);
         }
         catch (InvalidDataException e)
         {
@@ -242,7 +249,7 @@ internal sealed class ModuleSet
             fileName = stem[..stem.IndexOf(".ko", StringComparison.Ordinal)] + ".ko";
         }
 
-        return new SelectedModule(name, fileName, content, Convert.ToHexStringLower(SHA256.HashData(content)), overridden, info);
+        return new SelectedModule(name, fileName, loaded, Convert.ToHexStringLower(SHA256.HashData(content)), overridden, info);
     }
 
     private static string MachineName(ushort machine) => machine switch
@@ -254,4 +261,6 @@ internal sealed class ModuleSet
         243 => "RISC-V",
         _ => $"ELF machine {machine}",
     };
+
+    private sealed record Override(string Text, string Path);
 }
