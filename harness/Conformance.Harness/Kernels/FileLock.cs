@@ -24,7 +24,7 @@ internal sealed class FileLock : IDisposable
         SafeFileHandle file = Open(path);
         try
         {
-            if (Lock(file, (exclusive ? SysFile.LOCK_EX : SysFile.LOCK_SH) | SysFile.LOCK_NB))
+            if (Lock(file, (exclusive ? FileLocking.LOCK_EX : FileLocking.LOCK_SH) | FileLocking.LOCK_NB))
             {
                 return new FileLock(file);
             }
@@ -56,7 +56,7 @@ internal sealed class FileLock : IDisposable
                 SafeFileHandle file = Open(path);
                 try
                 {
-                    Lock(file, exclusive ? SysFile.LOCK_EX : SysFile.LOCK_SH);
+                    Lock(file, exclusive ? FileLocking.LOCK_EX : FileLocking.LOCK_SH);
                     return new FileLock(file);
                 }
                 catch
@@ -87,13 +87,21 @@ internal sealed class FileLock : IDisposable
     {
         Directory.CreateDirectory(Path.GetDirectoryName(path)!);
 
-        // FileShare.ReadWrite: any other share mode makes .NET take a flock of its own.
-        return File.OpenHandle(path, FileMode.OpenOrCreate, FileAccess.ReadWrite, FileShare.ReadWrite | FileShare.Delete);
+        // Not File.OpenHandle: in every share mode that takes a lock of its own, of the same kind.
+        SafeFileHandle file = FileLocking.open(path, FileLocking.O_RDWR | FileLocking.O_CREAT | FileLocking.O_CLOEXEC, 0x1B6);
+        if (!file.IsInvalid)
+        {
+            return file;
+        }
+
+        string error = Marshal.GetLastPInvokeErrorMessage();
+        file.Dispose();
+        throw new MachineFaultException($"{path} cannot be opened: {error}. Set CONFORMANCE_CACHE to a directory you own, with space in it.");
     }
 
     private static bool Lock(SafeFileHandle file, int operation)
     {
-        while (SysFile.flock(file, operation) != 0)
+        while (FileLocking.flock(file, operation) != 0)
         {
             int errno = Marshal.GetLastPInvokeError();
             if (errno == EWOULDBLOCK)

@@ -3,8 +3,10 @@
 namespace Conformance.Kernels;
 
 /// <summary>
-/// Directories that are either complete or not there. Each has a lock: shared while a run uses it, exclusive while it is made
-/// or removed. A directory is made under another name and renamed, so that an interrupted run leaves nothing half done.
+/// Directories that are either complete or not there. Each has two locks: one that whoever makes it holds meanwhile, and one
+/// that all who use it share; it is removed only by who holds both alone. (With one lock, a run that wants to make what another
+/// has just made would wait until that one ends.) A directory is made under another name and renamed, so that an interrupted
+/// run leaves nothing half done.
 /// </summary>
 internal sealed class KernelCache(string root) : IDisposable
 {
@@ -51,8 +53,8 @@ internal sealed class KernelCache(string root) : IDisposable
                 return ready;
             }
 
-            using FileLock exclusive = await FileLock.AcquireAsync(
-                LockPath(kind, key),
+            using FileLock maker = await FileLock.AcquireAsync(
+                MakerLock(kind, key),
                 exclusive: true,
                 () => progress?.Report($"waiting for another run that is preparing {key}"),
                 cancellation).ConfigureAwait(false);
@@ -94,7 +96,7 @@ internal sealed class KernelCache(string root) : IDisposable
                 return null;
             }
 
-            FileLock shared = await FileLock.AcquireAsync(LockPath(kind, key), exclusive: false, busy: null, cancellation).ConfigureAwait(false);
+            FileLock shared = await FileLock.AcquireAsync(UserLock(kind, key), exclusive: false, busy: null, cancellation).ConfigureAwait(false);
             if (!Directory.Exists(path))
             {
                 shared.Dispose();
@@ -120,7 +122,7 @@ internal sealed class KernelCache(string root) : IDisposable
             foreach (string key in Keys(kind))
             {
                 string path = PathOf(kind, key);
-                using FileLock? free = FileLock.TryAcquire(LockPath(kind, key), exclusive: true);
+                using FileLock? free = FileLock.TryAcquire(UserLock(kind, key), exclusive: true);
                 if (Directory.Exists(path))
                 {
                     entries.Add(new CacheEntry(kind, key, path, SizeOf(path), Directory.GetLastWriteTimeUtc(path), InUse: free is null));
@@ -148,8 +150,9 @@ internal sealed class KernelCache(string root) : IDisposable
                 break;
             }
 
-            using FileLock? exclusive = FileLock.TryAcquire(LockPath(entry.Kind, entry.Name), exclusive: true);
-            if (exclusive is null)
+            using FileLock? maker = FileLock.TryAcquire(MakerLock(entry.Kind, entry.Name), exclusive: true);
+            using FileLock? users = maker is null ? null : FileLock.TryAcquire(UserLock(entry.Kind, entry.Name), exclusive: true);
+            if (users is null)
             {
                 inUse++;
                 continue;
@@ -194,7 +197,9 @@ internal sealed class KernelCache(string root) : IDisposable
     private static long SizeOf(string path) =>
         new DirectoryInfo(path).EnumerateFiles("*", SearchOption.AllDirectories).Sum(file => file.Length);
 
-    private string LockPath(string kind, string key) => Path.Combine(root, "locks", $"{kind}-{key}.lock");
+    private string MakerLock(string kind, string key) => Path.Combine(root, "locks", $"{kind}-{key}.make");
+
+    private string UserLock(string kind, string key) => Path.Combine(root, "locks", $"{kind}-{key}.use");
 
     private void RemoveLeftovers()
     {
@@ -210,8 +215,8 @@ internal sealed class KernelCache(string root) : IDisposable
             {
                 foreach (string path in Directory.EnumerateDirectories(directory, prefix + "*"))
                 {
-                    // Whoever is still at work on it holds the lock of the entry it is to become.
-                    using FileLock? abandoned = FileLock.TryAcquire(LockPath(kind, Path.GetFileName(path)[prefix.Length..]), exclusive: true);
+                    // Whoever is still at work on it holds the maker's lock.
+                    using FileLock? abandoned = FileLock.TryAcquire(MakerLock(kind, Path.GetFileName(path)[prefix.Length..]), exclusive: true);
                     if (abandoned is not null)
                     {
                         RemoveDirectory(path);

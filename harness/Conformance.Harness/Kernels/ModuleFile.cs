@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Buffers.Binary;
 using System.IO.Compression;
 
 namespace Conformance.Kernels;
@@ -61,7 +62,12 @@ internal static class Compression
             await using GZipStream stream = new(new MemoryStream(data), CompressionMode.Decompress);
             MemoryStream output = new();
             await stream.CopyToAsync(output, cancellation).ConfigureAwait(false);
-            return output.ToArray();
+            byte[] unpacked = output.ToArray();
+
+            // GZipStream takes a file that ends early for one that ends. The last four bytes are the length (RFC 1952).
+            return data.Length >= 18 && BinaryPrimitives.ReadUInt32LittleEndian(data.AsSpan(data.Length - 4)) == (uint)unpacked.Length
+                ? unpacked
+                : throw new UsageException($"{path} is a truncated gzip file.");
         }
         catch (InvalidDataException e)
         {
