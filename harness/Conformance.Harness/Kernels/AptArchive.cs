@@ -27,6 +27,9 @@ internal sealed class AptArchive
 
     private static readonly string[] s_securitySuites = ["bullseye-security", "bookworm-security", "trixie-security"];
 
+    // What apt's methods say when a server, or a directory, answers and does not have the file.
+    private static readonly string[] s_gone = ["404  Not Found", "410  Gone", "File not found", "No such file or directory"];
+
     private readonly string _directory;
     private readonly string _lockPath;
     private readonly string _aptConfiguration;
@@ -151,7 +154,7 @@ internal sealed class AptArchive
             throw new MachineFaultException(NoSpace.Message(_directory));
         }
 
-        if (all.Contains("404  Not Found", StringComparison.Ordinal) || all.Contains("410  Gone", StringComparison.Ordinal) || all.Contains("File not found", StringComparison.Ordinal))
+        if (s_gone.Any(words => all.Contains(words, StringComparison.Ordinal)))
         {
             throw new PackageUnusableException($"{package.Name} {package.Version} is listed in {package.Suite} but is gone from the pool");
         }

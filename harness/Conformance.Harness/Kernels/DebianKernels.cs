@@ -57,7 +57,7 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
             string file = Path.Combine(temporary, "package.deb");
             await archive.DownloadAsync(package, file, cancellation).ConfigureAwait(false);
             string tree = Path.Combine(temporary, "tree");
-            await UnpackAsync(file, kernel.Entry.Release, tree, path => names.Contains(ModuleName.Canonical(path)), cancellation).ConfigureAwait(false);
+            await UnpackAsync(file, kernel.Entry.Release, tree, name => ModuleFile.HasModuleName(name) && names.Contains(ModuleName.Canonical(name)), cancellation).ConfigureAwait(false);
             string modules = Path.Combine(tree, DebianEntry.Modules);
             foreach (string path in Directory.Exists(modules) ? Directory.EnumerateFiles(modules, "*", SearchOption.AllDirectories) : [])
             {
@@ -190,7 +190,7 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
         progress?.Report($"unpacking {kernel.Release}");
         foreach (DebianPackage package in kernel.Packages)
         {
-            await UnpackAsync(PackagePath(directory, package), kernel.Release, directory, WantedModules.IsWorthKeeping, cancellation).ConfigureAwait(false);
+            await UnpackAsync(PackagePath(directory, package), kernel.Release, directory, name => !ModuleFile.HasModuleName(name) || WantedModules.IsWorthKeeping(name), cancellation).ConfigureAwait(false);
         }
 
         string image = Path.Combine(directory, DebianEntry.Image);
@@ -243,22 +243,24 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
 
             foreach (DebianPackage package in kernel.Packages)
             {
-                await UnpackAsync(PackagePath(directory, package), kernel.Release, directory, path => missing.Contains(ModuleName.Canonical(path)), cancellation).ConfigureAwait(false);
+                await UnpackAsync(PackagePath(directory, package), kernel.Release, directory, name => ModuleFile.HasModuleName(name) && missing.Contains(ModuleName.Canonical(name)), cancellation).ConfigureAwait(false);
             }
         }
     }
 
     private static string PackagePath(string directory, DebianPackage package) => Path.Combine(directory, $"{package.Name}.deb");
 
-    private static async Task UnpackAsync(string package, string release, string directory, Func<string, bool> isWantedModule, CancellationToken cancellation)
+    // isWanted is asked about image, config, and files by their path in the module directory.
+    private static async Task UnpackAsync(string package, string release, string directory, Func<string, bool> isWanted, CancellationToken cancellation)
     {
         List<string> unpacked = [];
         await DebianPackageReader.ExtractAsync(
             package,
             name =>
             {
+                const string Modules = DebianEntry.Modules + "/";
                 string? place = DebianPackageReader.Place(name, release);
-                if (place is null || (ModuleFile.HasModuleName(place) && !isWantedModule(place[(DebianEntry.Modules.Length + 1)..])))
+                if (place is null || !isWanted(place.StartsWith(Modules, StringComparison.Ordinal) ? place[Modules.Length..] : place))
                 {
                     return null;
                 }
