@@ -92,6 +92,13 @@ public sealed partial class Vcpu
         return taken;
     }
 
+    /// <summary>Enters the guest for the first time. Without an error the guest has booted, and waits for its first script.</summary>
+    public async Task<GuestExit> BootAsync()
+    {
+        await StartThreadAsync();
+        return await NextExitAsync();
+    }
+
     /// <summary>Starts the guest waiting, interrupts enabled and halted in the kernel, until it takes this interrupt once more.</summary>
     public async Task HaltUntilTakenAsync(IntId intid, uint times = 1)
     {

@@ -72,6 +72,17 @@ public sealed partial class Vm
         }
     }
 
+    /// <summary>Waits until a 32-bit word of guest memory is at least so much; nothing stops or exits for it.</summary>
+    public async Task AwaitMemoryAsync(ulong guestPhysical, uint atLeast)
+    {
+        (bool met, ulong last) = await Session.Agent.AwaitAsync(
+            Memory.Address + guestPhysical - MemoryBase, 4, Wire.MemoryCondition.AtLeast, atLeast, Session.EventPatience);
+        if (!met)
+        {
+            throw new MissingEventException($"0x{guestPhysical:x} holds {last}, not {atLeast} or more.");
+        }
+    }
+
     /// <summary>KVM_IRQ_LINE on an SPI.</summary>
     public Task IrqLineAsync(Spi spi, bool asserted) => IrqLineAsync(ArmIrqLine.Of(spi), asserted);
 
