@@ -406,7 +406,7 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task RegistersOfAVcpuThatIsNotThereAreRefused(uint group)
     {
         await using Vm vm = await kernel.CreateBlankGicVmAsync(vcpus: 2);
-        ulong attribute = group == KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS ? (ulong)IccRegister.Pmr : group == KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO ? 32 : 0;
+        ulong attribute = group == KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS ? (ulong)IccRegister.Pmr : group == KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO ? 32ul : 0;
         (await vm.Gic.TryGetAsync(group, (1ul << 32) | attribute, 8, "vCPU 1")).Error.Should().Be(Errno.None);
         (await vm.Gic.TryGetAsync(group, (2ul << 32) | attribute, 8, "vCPU 2")).Error.Should().Be(Errno.EINVAL);
         (await vm.Gic.TryGetAsync(group, (0x100ul << 32) | attribute, 8, "affinity 0.0.1.0")).Error.Should().Be(Errno.EINVAL);

@@ -99,10 +99,10 @@ public sealed partial class Vcpu
         return await NextExitAsync();
     }
 
-    /// <summary>Starts the guest waiting, interrupts enabled and halted in the kernel, until it takes this interrupt once more.</summary>
+    /// <summary>Starts the guest waiting, halted in the kernel, until it has taken this interrupt so many times. Interrupts are enabled while it waits, not afterwards.</summary>
     public async Task HaltUntilTakenAsync(IntId intid, uint times = 1)
     {
-        await StartAsync(new GuestScript().Add(Arm64Command.EnableGic()).Add(GuestCommand.InterruptsOn).Add(Arm64Command.HaltUntilTaken(intid, times)));
+        await StartAsync(new GuestScript().Add(Arm64Command.EnableGic()).Add(Arm64Command.HaltUntilTaken(intid, times)));
         await WaitUntilHaltingAsync();
         await WaitUntilBlockedAsync();
     }
