@@ -73,10 +73,13 @@ public sealed class Mapping
         }
     }
 
-    public async Task UnmapAsync()
+    public Task UnmapAsync() => UnmapAsync(0, Length);
+
+    /// <summary>Unmaps a part, in whole pages: what the rules about unreadable memory want.</summary>
+    public async Task UnmapAsync(ulong offset, ulong length)
     {
         CallResult call = await Session.Agent.CallAsync(
-            new SystemCall(Session.Numbers.Munmap, $"munmap({Name})").Arg(Address).Arg(Length));
+            new SystemCall(Session.Numbers.Munmap, $"munmap({Name}+0x{offset:x})").Arg(Address + offset).Arg(length));
         if (call.Errno != 0)
         {
             throw new KvmException($"munmap({Name})", (Errno)call.Errno);

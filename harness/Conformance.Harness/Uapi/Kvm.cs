@@ -233,6 +233,7 @@ public static class KvmConst
     public const uint KVM_CREATE_DEVICE_TEST = 1;
     public const uint KVM_MP_STATE_RUNNABLE = 0;
     public const uint KVM_MP_STATE_UNINITIALIZED = 1;
+    public const uint KVM_MP_STATE_INIT_RECEIVED = 2;
     public const uint KVM_MP_STATE_HALTED = 3;
 }
 
@@ -383,4 +384,5 @@ public struct kvm_vcpu_events
     [FieldOffset(14), CField("nmi.masked")] public byte nmi_masked;
     [FieldOffset(16)] public uint sipi_vector;
     [FieldOffset(20)] public uint flags;
+    [FieldOffset(25), CField("smi.pending")] public byte smi_pending;
 }
