@@ -283,7 +283,7 @@ public sealed class RoutingTableTests(KernelUnderTest kernel)
     public async Task GsiDrivesAPinOfEachOfThreeControllers()
     {
         await using Vm vm = await CreateAsync();
-        await MaskPicsAsync(vm);
+        await vm.MaskPicsAsync();
         await vm.SetGsiRoutingAsync(GsiRoute.Irqchip(30, 0, 3), GsiRoute.Irqchip(30, 1, 6), GsiRoute.IoApic(30, 20));
 
         await vm.IrqLineAsync(30, true);
@@ -338,7 +338,7 @@ public sealed class RoutingTableTests(KernelUnderTest kernel)
     public async Task EachPinOfEachControllerIsReachedFromItsGsiAlone()
     {
         await using Vm vm = await CreateAsync();
-        await MaskPicsAsync(vm);
+        await vm.MaskPicsAsync();
         (uint Chip, uint Pin)[] pins =
         [
             .. Enumerable.Range(0, 8).Select(p => (0u, (uint)p)),
@@ -362,7 +362,7 @@ public sealed class RoutingTableTests(KernelUnderTest kernel)
     public async Task DefaultTableIsThatOfAPc()
     {
         await using Vm vm = await CreateAsync();
-        await MaskPicsAsync(vm);
+        await vm.MaskPicsAsync();
 
         for (int gsi = 0; gsi < 24; gsi++)
         {
@@ -480,17 +480,6 @@ public sealed class RoutingTableTests(KernelUnderTest kernel)
         (await vm.DrainPendingAsync()).Should().Be("0x41");
         (await vm.IrqLineStatusAsync(Gsi, false)).Should().Be(-1);
         (await vm.PendingAsync()).Should().Be("-");
-    }
-
-    // With every PIC pin masked a request stays where it was made and none is passed on to the cascade.
-    private static async Task MaskPicsAsync(Vm vm)
-    {
-        foreach (bool slave in new[] { false, true })
-        {
-            kvm_pic_state pic = await vm.GetPicAsync(slave);
-            pic.imr = 0xff;
-            await vm.SetPicAsync(pic, slave);
-        }
     }
 
     private static async Task ExpectOnlyAsync(Vm vm, uint gsi, string because, int? pic, int? ioapic)

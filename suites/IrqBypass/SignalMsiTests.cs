@@ -156,7 +156,8 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
     [Clause("lapic-state/software-disabled")]
     public async Task SoftwareDisabledLocalApicTakesNoFixedInterruptButAnNmi()
     {
-        await using Vm vm = await kernel.CreateVmAsync();
+        await using Vm vm = await CreateAsync(1);
+        await vm.Vcpus[0].UpdateLapicAsync(l => l[LapicState.SpuriousVector] = 0xff);
 
         (await vm.SignalMsiAsync(MsiMessage.Fixed(0, Vector))).Should().Be(0);
         (await vm.PendingAsync()).Should().Be("-");

@@ -18,8 +18,9 @@ public static class AssertionSetup
     // FluentAssertions would print a vector member by member; 0x41 is what the reader looks for.
     private sealed class ValueFormatter : IValueFormatter
     {
-        public bool CanHandle(object value) =>
-            value.GetType() is { IsValueType: true, IsEnum: false } type
+        // The library asks about null as well, whatever its signature says.
+        public bool CanHandle(object? value) =>
+            value?.GetType() is { IsValueType: true, IsEnum: false } type
             && type.Namespace?.StartsWith("Conformance", StringComparison.Ordinal) == true;
 
         public void Format(object value, FormattedObjectGraph formattedGraph, FormattingContext context, FormatChild formatChild) =>

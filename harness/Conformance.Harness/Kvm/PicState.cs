@@ -24,6 +24,17 @@ public sealed partial class Vm
         return KernelSession.Read<kvm_pic_state>(state.AsSpan(IrqchipHeader));
     }
 
+    /// <summary>Masks every pin of both PICs, so that only the I/O APIC passes a GSI on. A PIC nobody initialised masks nothing.</summary>
+    public async Task MaskPicsAsync()
+    {
+        foreach (bool slave in new[] { false, true })
+        {
+            kvm_pic_state pic = await GetPicAsync(slave);
+            pic.imr = 0xff;
+            await SetPicAsync(pic, slave);
+        }
+    }
+
     public async Task SetPicAsync(kvm_pic_state pic, bool slave = false) =>
         Expect(await TrySetIrqchipAsync(IrqchipArgument(slave ? KvmX86Const.KVM_IRQCHIP_PIC_SLAVE : KvmX86Const.KVM_IRQCHIP_PIC_MASTER,
             KernelSession.Bytes(pic))), "KVM_SET_IRQCHIP(PIC)");
