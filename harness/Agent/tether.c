@@ -65,8 +65,13 @@ int main(int argc, char **argv)
 			break;
 		if (waitpid(child, &status, WNOHANG) == child)
 			return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
-		if ((fds[0].revents & (POLLIN | POLLHUP | POLLERR | POLLNVAL)) && read(0, byte, sizeof(byte)) <= 0)
-			break;
+		if (fds[0].revents) {
+			ssize_t n = read(0, byte, sizeof(byte));
+
+			/* An input that somebody made non-blocking has not ended for that. */
+			if (!n || (n < 0 && errno != EAGAIN && errno != EINTR))
+				break;
+		}
 		if (fds[1].revents & POLLIN) {
 			struct signalfd_siginfo info;
 

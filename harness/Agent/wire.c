@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 #define _GNU_SOURCE
 #include <errno.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,8 +88,14 @@ void out_reply(struct out *out, const struct wire_header *to)
 	out_u32(out, 0);
 }
 
-void out_refuse(struct out *out, const struct wire_header *to, int error, const char *why)
+void out_refuse(struct out *out, const struct wire_header *to, int error, const char *format, ...)
 {
+	char why[256];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(why, sizeof(why), format, args);
+	va_end(args);
 	out_begin(out, to->kind | WIRE_REPLY, to->session, to->sequence);
 	out_u32(out, (uint32_t)error);
 	out_str(out, why);
@@ -138,29 +143,6 @@ int write_all(int fd, const void *data, size_t size)
 	while (size) {
 		ssize_t n = write(fd, at, size);
 
-		if (n < 0 && errno == EAGAIN) {
-			struct pollfd p = { .fd = fd, .events = POLLOUT };
-
-			poll(&p, 1, -1);
-			continue;
-		}
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return -1;
-		at += n;
-		size -= (size_t)n;
-	}
-	return 0;
-}
-
-int read_all(int fd, void *data, size_t size)
-{
-	uint8_t *at = data;
-
-	while (size) {
-		ssize_t n = read(fd, at, size);
-
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
@@ -179,6 +161,21 @@ uint64_t now_ns(void)
 	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+uint64_t later(uint64_t time, uint64_t span)
+{
+	return span > UINT64_MAX - time ? UINT64_MAX : time + span;
+}
+
+/* Under single-threaded TCG this also hands the processor to the other vCPUs. */
+void relax(void)
+{
+#ifdef __aarch64__
+	__asm__ volatile("yield" ::: "memory");
+#else
+	__asm__ volatile("pause" ::: "memory");
+#endif
+}
+
 void die(const char *format, ...)
 {
 	va_list args;
@@ -188,5 +185,8 @@ void die(const char *format, ...)
 	vfprintf(stderr, format, args);
 	fputc('\n', stderr);
 	va_end(args);
+	/* PID 1 that exits takes the kernel and its last words along. */
+	while (getpid() == 1)
+		pause();
 	_exit(70);
 }

@@ -53,7 +53,7 @@ struct out {
 
 void out_begin(struct out *out, uint16_t kind, uint32_t session, uint32_t sequence);
 void out_reply(struct out *out, const struct wire_header *to);
-void out_refuse(struct out *out, const struct wire_header *to, int error, const char *why);
+void out_refuse(struct out *out, const struct wire_header *to, int error, const char *format, ...) __attribute__((format(printf, 4, 5)));
 void *out_space(struct out *out, size_t size);
 void out_u32(struct out *out, uint32_t value);
 void out_u64(struct out *out, uint64_t value);
@@ -63,22 +63,41 @@ void out_end(struct out *out);
 void out_free(struct out *out);
 
 int write_all(int fd, const void *data, size_t size);
-int read_all(int fd, void *data, size_t size);
 uint64_t now_ns(void);
+/* `time` plus `span`, or the end of time. */
+uint64_t later(uint64_t time, uint64_t span);
+void relax(void);
 void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+/*
+ * What a request does: parses its payload, acts, and leaves its reply in `out`. NULL, or why the payload is malformed, which ends the
+ * session.
+ */
+typedef const char *request(const struct wire_header *h, struct in *in, struct out *out);
 
 /* session.c */
 void session_main(int fd, uint32_t id) __attribute__((noreturn));
 void session_send(struct out *out);
-void session_fail(const char *why) __attribute__((noreturn));
+void session_fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 extern uint32_t session_id;
+/* What this thread does, for the reason of a session that dies of touching memory. */
+extern __thread struct doing {
+	const char *what;
+	uint32_t number;
+} thread_does;
+/* Copies memory the harness named; 0, or -EFAULT. Widths of a register are one access. */
+int memory_copy(void *to, const void *from, size_t size);
+/* Whether `value` meets the condition of an AWAIT; widths and conditions have been checked. */
+int value_meets(uint64_t value, uint64_t condition, uint64_t wanted);
+int is_width(uint64_t width);
+uint64_t load(uint64_t address, uint32_t width);
 
 /* vcpu.c */
-int vcpu_request(const struct wire_header *h, struct in *in, struct out *out);
+request vcpu_request;
 
 /* program.c */
-int program_request(const struct wire_header *h, struct in *in, struct out *out);
-
-int memory_holds(uint64_t address, uint32_t width, uint32_t condition, uint64_t mask, uint64_t value, uint64_t *seen);
+request program_request;
+/* Where the program thread that calls this is, for the same reason as thread_does; 0 when it is none. */
+int program_where(char *text, size_t size);
 
 #endif
