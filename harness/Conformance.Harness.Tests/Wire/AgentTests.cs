@@ -167,9 +167,9 @@ public sealed class AgentTests
     {
         await using LocalAgent agent = await LocalAgent.StartAsync();
         await using AgentSession session = await agent.Connection.OpenSessionAsync(default);
-        Func<Task> malformed = () => session.AskAsync(FrameKind.Call, new byte[3], "malformed");
+        Func<Task> malformed = () => session.AskAsync(FrameKind.Call, "malformed", null, false, 0, static (w, _) => w.U8(1));
         await malformed.Should().ThrowAsync<SessionEndedException>();
-        (await session.Ended).Reason.Should().Be("malformed request");
+        (await session.Ended).Reason.Should().Be("CALL: its head is cut short");
         await using AgentSession next = await agent.Connection.OpenSessionAsync(default);
         (await next.CallAsync(new SystemCall(s_calls.Getpid, "getpid()"))).Result.Should().Be(next.Pid);
     }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-using System.Buffers;
-using System.Collections.Concurrent;
 
 namespace Conformance.Wire;
 
 /// <summary>What the agent says of itself and of the kernel it runs on.</summary>
+/// <param name="Version">Of the protocol.</param>
 /// <param name="Machine">ELF machine: 62 x86_64, 183 aarch64.</param>
+/// <param name="PageSize">In bytes.</param>
+/// <param name="Processors">That are online.</param>
+/// <param name="Pid">Of the supervisor.</param>
 /// <param name="KernelRelease">uname -r.</param>
 public sealed record AgentHello(uint Version, uint Machine, uint PageSize, uint Processors, int Pid, string KernelRelease);
 
@@ -15,189 +17,358 @@ public sealed class AgentConnection : IAsyncDisposable
     /// <summary>Version of protocol.md this speaks.</summary>
     public const uint ProtocolVersion = 1;
 
+    private const int ReadSize = 64 << 10;
+
     private readonly Stream _stream;
-    private readonly SemaphoreSlim _writing = new(1);
-    private readonly ConcurrentDictionary<(uint Session, uint Sequence), TaskCompletionSource<byte[]>> _pending = new();
-    private readonly ConcurrentDictionary<uint, AgentSession> _sessions = new();
+    private readonly CancellationTokenSource _closing = new();
     private readonly TaskCompletionSource _completion = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private Exception? _lost;
+
+    // All below. Held for moments only; nobody's code is called with it.
+    private readonly Lock _lock = new();
+    private readonly Dictionary<uint, PendingRequest> _pending = [];
+    private readonly Dictionary<uint, AgentSession> _sessions = [];
+    private FrameWriter _filling = new();
+    private FrameWriter _draining = new();
+    private bool _sending;
     private uint _sequence;
+    private AgentLostException? _lost;
 
     private AgentConnection(Stream stream) => _stream = stream;
 
+    /// <summary>The agent's answer to HELLO.</summary>
     public AgentHello Hello { get; private set; } = null!;
 
     /// <summary>Ends when the stream does; never fails.</summary>
     public Task Completion => _completion.Task;
 
-    /// <summary>Says HELLO and waits for the answer: the agent is ready when this returns.</summary>
+    /// <summary>
+    /// Says HELLO and waits for the answer: the agent is ready when this returns. Sessions that another connection left behind are ended by it.
+    /// </summary>
+    /// <param name="stream">To the agent and from it; the connection's own from now on.</param>
+    /// <param name="cancellation">Ends the waiting.</param>
     /// <exception cref="AgentLostException">The stream ended, or the agent speaks another version.</exception>
+    /// <exception cref="SessionDeadlineException">There was no answer in time.</exception>
     public static async Task<AgentConnection> OpenAsync(Stream stream, CancellationToken cancellation)
     {
         var connection = new AgentConnection(stream);
         _ = Task.Run(connection.ReadLoopAsync, CancellationToken.None);
-        byte[] reply = await connection.RequestAsync(0, FrameKind.Hello, new PayloadWriter().U32(ProtocolVersion).Written, false, "HELLO", cancellation);
-        connection.Hello = ParseHello(reply);
-        return connection.Hello.Version == ProtocolVersion
-            ? connection
-            : throw new AgentLostException($"The agent speaks version {connection.Hello.Version} of the protocol, this harness {ProtocolVersion}: rebuild the agent.");
+        try
+        {
+            connection.Hello = await connection.AskAsync(null, FrameKind.Hello, false, "HELLO", ProtocolVersion, static (w, version) => w.U32(version), ParseHello, cancellation)
+                .ConfigureAwait(false);
+            return connection.Hello.Version == ProtocolVersion
+                ? connection
+                : throw new AgentLostException($"The agent speaks version {connection.Hello.Version} of the protocol, this harness {ProtocolVersion}: rebuild the agent.");
+        }
+        catch
+        {
+            await connection.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
     }
 
     /// <summary>Forks a session. The caller disposes it, which returns once the kernel has released all it owned.</summary>
-    public async Task<AgentSession> OpenSessionAsync(CancellationToken cancellation)
-    {
-        byte[] reply = await RequestAsync(0, FrameKind.Open, default, false, "OPEN", cancellation);
-        return Attach(reply);
-    }
+    /// <exception cref="AgentLostException">The stream ended.</exception>
+    /// <exception cref="AgentRefusedException">The kernel under test could not fork.</exception>
+    /// <exception cref="SessionDeadlineException">There was no answer in time.</exception>
+    public Task<AgentSession> OpenSessionAsync(CancellationToken cancellation) =>
+        AskAsync(null, FrameKind.Open, false, "OPEN", 0, static (_, _) => { }, ParseSession, cancellation);
 
+    /// <summary>Closes the stream: whatever the agent still does for it ends.</summary>
     public async ValueTask DisposeAsync()
     {
-        await _stream.DisposeAsync();
-        await Completion;
+        await _closing.CancelAsync().ConfigureAwait(false);
+        await _stream.DisposeAsync().ConfigureAwait(false);
+        await Completion.ConfigureAwait(false);
     }
 
-    internal async Task<byte[]> RequestAsync(uint session, FrameKind kind, ReadOnlyMemory<byte> payload, bool offload, string operation, CancellationToken cancellation)
+    /// <summary>Sends a request and waits for its reply.</summary>
+    /// <param name="session">Whose; null: the supervisor's.</param>
+    /// <param name="write">Writes the payload; it may not call back.</param>
+    internal async Task<T> AskAsync<TState, T>(
+        AgentSession? session,
+        FrameKind kind,
+        bool offload,
+        string operation,
+        TState state,
+        Action<FrameWriter, TState> write,
+        ReplyParser<T> parse,
+        CancellationToken deadline)
     {
-        uint sequence = Interlocked.Increment(ref _sequence);
-        var reply = new TaskCompletionSource<byte[]>(TaskCreationOptions.RunContinuationsAsynchronously);
-        _pending[(session, sequence)] = reply;
-        if (_lost is Exception lost)
+        if (deadline.IsCancellationRequested)
         {
-            _pending.TryRemove((session, sequence), out _);
-            throw new AgentLostException(lost.Message, lost);
+            throw new SessionDeadlineException(operation, TimeSpan.Zero);
         }
 
-        long began = Environment.TickCount64;
+        var pending = new PendingRequest<T>(session?.Id ?? 0, operation, parse);
+        uint sequence;
+        bool send;
+        lock (_lock)
+        {
+            if (_lost is not null)
+            {
+                throw new AgentLostException(_lost.Message, _lost);
+            }
+
+            if (session?.End is SessionEnd end)
+            {
+                throw new SessionEndedException(session.Id, end, operation);
+            }
+
+            sequence = NextSequence();
+            Encode(kind, offload, pending.Session, sequence, state, write);
+            _pending.Add(sequence, pending);
+            send = !_sending;
+            _sending = true;
+        }
+
+        if (send)
+        {
+            _ = SendLoopAsync();
+        }
+
+        CancellationTokenRegistration expiry = deadline.UnsafeRegister(static request => ((PendingRequest)request!).Expire(), pending);
         try
         {
-            await SendAsync(new FrameHeader(payload.Length, kind, offload ? FrameHeader.Offload : (ushort)0, session, sequence), payload, cancellation);
-            return cancellation.CanBeCanceled ? await reply.Task.WaitAsync(cancellation) : await reply.Task;
-        }
-        catch (OperationCanceledException)
-        {
-            throw new SessionDeadlineException(operation, TimeSpan.FromMilliseconds(Environment.TickCount64 - began));
-        }
-        catch (Exception e) when (e is IOException or ObjectDisposedException && e is not (AgentLostException or SessionEndedException))
-        {
-            throw new AgentLostException($"The stream to the agent broke during {operation}: {e.Message}", e);
+            return await pending.Answer.ConfigureAwait(false);
         }
         finally
         {
-            _pending.TryRemove((session, sequence), out _);
-        }
-    }
-
-    /// <summary>Fails what was asked of a session that is no more.</summary>
-    internal void FailPending(uint session, Func<Exception> failure)
-    {
-        foreach (((uint Session, uint Sequence) key, TaskCompletionSource<byte[]> reply) in _pending)
-        {
-            if (key.Session == session)
+            await expiry.DisposeAsync().ConfigureAwait(false);
+            lock (_lock)
             {
-                reply.TrySetException(failure());
+                _pending.Remove(sequence);
             }
         }
     }
 
-    internal void Forget(AgentSession session) => _sessions.TryRemove(session.Id, out _);
-
-    private static AgentHello ParseHello(byte[] reply)
+    /// <summary>Takes a session as ended: what was asked of it fails.</summary>
+    internal void End(AgentSession session, SessionEnd end)
     {
-        var r = new PayloadReader(reply);
-        Check(ref r, "HELLO");
-        return new AgentHello(r.U32(), r.U32(), r.U32(), r.U32(), r.I32(), r.Text());
+        List<PendingRequest> failing = [];
+        lock (_lock)
+        {
+            _sessions.Remove(session.Id);
+            if (session.End is not null)
+            {
+                return;
+            }
+
+            session.End = end;
+            failing.AddRange(_pending.Values.Where(p => p.Session == session.Id));
+        }
+
+        foreach (PendingRequest pending in failing)
+        {
+            pending.Fail(new SessionEndedException(session.Id, end, pending.Operation));
+        }
+
+        session.OnEnd(end);
     }
 
-    private AgentSession Attach(byte[] reply)
+    private static AgentHello ParseHello(ref PayloadReader reply) => new(reply.U32(), reply.U32(), reply.U32(), reply.U32(), reply.I32(), reply.Text());
+
+    // On the reading thread, so that the session is known before any notice of it is read.
+    private AgentSession ParseSession(ref PayloadReader reply)
     {
-        var r = new PayloadReader(reply);
-        Check(ref r, "OPEN");
-        var session = new AgentSession(this, r.U32(), r.I32());
-        _sessions[session.Id] = session;
+        var session = new AgentSession(this, reply.U32(), reply.I32());
+        lock (_lock)
+        {
+            _sessions.Add(session.Id, session);
+        }
+
         return session;
     }
 
-    internal static void Check(ref PayloadReader reader, string operation)
+    private uint NextSequence()
     {
-        int status = reader.I32();
-        if (status != 0)
+        do
         {
-            throw new AgentRefusedException(operation, status, reader.Text());
+            _sequence++;
+        }
+        while (_sequence == 0 || _pending.ContainsKey(_sequence));
+        return _sequence;
+    }
+
+    private void Encode<TState>(FrameKind kind, bool offload, uint session, uint sequence, TState state, Action<FrameWriter, TState> write)
+    {
+        _filling.Begin(kind, offload ? FrameHeader.Offload : (ushort)0, session, sequence);
+        try
+        {
+            write(_filling, state);
+            _filling.End();
+        }
+        catch
+        {
+            _filling.TakeBack();
+            throw;
         }
     }
 
-    private async Task SendAsync(FrameHeader header, ReadOnlyMemory<byte> payload, CancellationToken cancellation)
+    // Runs where the first request was made and, while the stream takes all at once, ends there: no thread is waited for. Requests made
+    // meanwhile go out together.
+    private async Task SendLoopAsync()
     {
-        int size = FrameHeader.Size + payload.Length;
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(size);
-        header.WriteTo(buffer);
-        payload.CopyTo(buffer.AsMemory(FrameHeader.Size));
-        await _writing.WaitAsync(cancellation);
         try
         {
-            // A frame that was begun is finished: half of one would cost every session its framing.
-            await _stream.WriteAsync(buffer.AsMemory(0, size), CancellationToken.None);
+            while (true)
+            {
+                FrameWriter ready;
+                lock (_lock)
+                {
+                    if (_filling.Length == 0)
+                    {
+                        _sending = false;
+                        return;
+                    }
+
+                    ready = _filling;
+                    _filling = _draining;
+                    _draining = ready;
+                }
+
+                // A frame that was begun is finished: half of one would cost every session its framing.
+                await _stream.WriteAsync(ready.Written, CancellationToken.None).ConfigureAwait(false);
+                await _stream.FlushAsync(CancellationToken.None).ConfigureAwait(false);
+                ready.Clear();
+            }
         }
-        finally
+        catch (Exception e)
         {
-            _writing.Release();
-            ArrayPool<byte>.Shared.Return(buffer);
+            Lose(e);
         }
     }
 
     private async Task ReadLoopAsync()
     {
-        byte[] head = new byte[FrameHeader.Size];
+        Exception ended;
         try
         {
-            while (true)
-            {
-                await _stream.ReadExactlyAsync(head);
-                FrameHeader header = FrameHeader.Read(head);
-                byte[] payload = header.Length == 0 ? [] : new byte[header.Length];
-                await _stream.ReadExactlyAsync(payload);
-                Dispatch(header, payload);
-            }
+            await ReadFramesAsync().ConfigureAwait(false);
+            ended = new AgentLostException("The agent's stream ended.");
         }
-        catch (Exception e) when (e is IOException or ObjectDisposedException or OperationCanceledException)
+        catch (Exception e)
         {
-            _lost = e is EndOfStreamException ? new AgentLostException("The agent's stream ended.", e) : e;
-            foreach (TaskCompletionSource<byte[]> reply in _pending.Values)
+            ended = e;
+        }
+
+        Lose(ended);
+        _completion.TrySetResult();
+    }
+
+    private async Task ReadFramesAsync()
+    {
+        byte[] buffer = new byte[ReadSize];
+        int start = 0, end = 0;
+        while (true)
+        {
+            int wanted = Dispatch(buffer, ref start, end);
+            if (start == end)
             {
-                reply.TrySetException(new AgentLostException(_lost.Message, e));
+                start = end = 0;
+                buffer = buffer.Length > 64 * ReadSize ? new byte[ReadSize] : buffer;
             }
 
-            foreach (AgentSession session in _sessions.Values)
+            if (wanted > buffer.Length - start)
             {
-                session.OnLost(_lost);
+                byte[] larger = wanted > buffer.Length ? new byte[Math.Max(wanted, ReadSize)] : buffer;
+                buffer.AsSpan(start, end - start).CopyTo(larger);
+                buffer = larger;
+                end -= start;
+                start = 0;
             }
 
-            _completion.TrySetResult();
+            int read = await _stream.ReadAsync(buffer.AsMemory(end), _closing.Token).ConfigureAwait(false);
+            if (read == 0)
+            {
+                return;
+            }
+
+            end += read;
         }
     }
 
-    private void Dispatch(FrameHeader header, byte[] payload)
+    /// <summary>Takes all whole frames.</summary>
+    /// <returns>Bytes, from <paramref name="start"/>, that the next frame needs as far as it is known.</returns>
+    private int Dispatch(byte[] buffer, ref int start, int end)
     {
-        if (header.IsReply)
+        while (end - start >= FrameHeader.Size)
         {
-            if (_pending.TryRemove((header.Session, header.Sequence), out TaskCompletionSource<byte[]>? reply))
+            FrameHeader header = FrameHeader.Read(buffer.AsSpan(start));
+            int size = FrameHeader.Size + header.Length;
+            if (end - start < size)
             {
-                reply.TrySetResult(payload);
+                return size;
             }
 
-            return;
+            Dispatch(header, buffer.AsSpan(start + FrameHeader.Size, header.Length));
+            start += size;
         }
 
+        return FrameHeader.Size;
+    }
+
+    private void Dispatch(FrameHeader header, ReadOnlySpan<byte> payload)
+    {
+        PendingRequest? pending = null;
+        AgentSession? session = null;
+        lock (_lock)
+        {
+            if (header.IsReply)
+            {
+                _pending.Remove(header.Sequence, out pending);
+            }
+            else
+            {
+                _sessions.TryGetValue(header.Session, out session);
+            }
+        }
+
+        // A reply nobody waits for any more is the late one to a request that had a deadline.
+        pending?.Complete(payload);
+        var notice = new PayloadReader(payload);
         switch (header.Kind)
         {
-            case FrameKind.VcpuExit when _sessions.TryGetValue(header.Session, out AgentSession? session):
-                session.OnVcpuExit(payload);
+            case FrameKind.VcpuExit:
+                session?.OnVcpuExit(ref notice);
                 break;
-            case FrameKind.Ended when _sessions.TryGetValue(header.Session, out AgentSession? session):
-                session.OnEnded(payload);
+            case FrameKind.Ended when session is not null:
+                End(session, new SessionEnd(notice.I32(), notice.Text()));
                 break;
             case FrameKind.Lost:
-                throw new AgentLostException("The agent lost the framing of what it was sent.");
+                throw new AgentLostException($"The agent could not make sense of what it was sent: {notice.Text()}.");
         }
+    }
+
+    private void Lose(Exception cause)
+    {
+        AgentLostException lost = cause as AgentLostException
+            ?? new AgentLostException(_closing.IsCancellationRequested ? "The connection to the agent was closed." : $"The stream to the agent broke: {cause.Message}", cause);
+        List<PendingRequest> failing;
+        List<AgentSession> sessions;
+        lock (_lock)
+        {
+            if (_lost is not null)
+            {
+                return;
+            }
+
+            _lost = lost;
+            failing = [.. _pending.Values];
+            sessions = [.. _sessions.Values];
+        }
+
+        foreach (PendingRequest pending in failing)
+        {
+            pending.Fail(new AgentLostException($"{lost.Message} It was asked: {pending.Operation}.", lost));
+        }
+
+        foreach (AgentSession session in sessions)
+        {
+            End(session, new SessionEnd(-1, lost.Message));
+        }
+
+        // A stream that cannot be written is of no use to read.
+        _closing.Cancel();
     }
 }

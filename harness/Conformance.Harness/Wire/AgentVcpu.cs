@@ -22,7 +22,10 @@ public enum VcpuCause : uint
 /// <summary>What a range or a write is relative to.</summary>
 public enum VcpuBase : uint
 {
+    /// <summary>The shared run structure.</summary>
     Run = 0,
+
+    /// <summary>Nothing: an address of the session.</summary>
     Absolute = 1,
 }
 
@@ -72,25 +75,23 @@ public sealed record VcpuStart
 
     public IReadOnlyList<VcpuMark> Marks { get; init; } = [];
 
-    internal ReadOnlyMemory<byte> Encode()
+    internal void WriteTo(FrameWriter payload)
     {
-        PayloadWriter w = new PayloadWriter().U32((uint)Fd).U32(Request).U64(Run).U32(KickOffset).U32(Stopped ? 1u : 0).U32((uint)Ranges.Count);
+        payload.U32((uint)Fd).U32(Request).U64(Run).U32(KickOffset).U32(Stopped ? 1u : 0).U32((uint)Ranges.Count);
         foreach (VcpuRange range in Ranges)
         {
-            w.U32((uint)range.Base).U32((uint)range.Length).U64(range.Offset);
+            payload.U32((uint)range.Base).U32((uint)range.Length).U64(range.Offset);
         }
 
-        w.U32((uint)Marks.Count);
+        payload.U32((uint)Marks.Count);
         foreach (VcpuMark mark in Marks)
         {
-            w.U32(mark.Id).U32((uint)mark.Action).U32((uint)mark.Conditions.Count);
+            payload.U32(mark.Id).U32((uint)mark.Action).U32((uint)mark.Conditions.Count);
             foreach (VcpuCondition condition in mark.Conditions)
             {
-                w.U32(condition.Offset).U32(condition.Width).U64(condition.Mask).U64(condition.Value);
+                payload.U32(condition.Offset).U32(condition.Width).U64(condition.Mask).U64(condition.Value);
             }
         }
-
-        return w.Written;
     }
 }
 
@@ -98,7 +99,13 @@ public sealed record VcpuStart
 /// <param name="Timestamp">CLOCK_MONOTONIC of the kernel under test, in nanoseconds.</param>
 /// <param name="Exits">Exits of this vCPU so far.</param>
 /// <param name="Data">The ranges, one after another.</param>
+/// <param name="Cause">Why, and whether it is stopped.</param>
+/// <param name="Errno">Of an ioctl that failed; 0 otherwise.</param>
+/// <param name="Mark">Id of the mark that matched; 0 when none did.</param>
 public readonly record struct VcpuExit(VcpuCause Cause, int Errno, uint Mark, ulong Timestamp, ulong Exits, ReadOnlyMemory<byte> Data);
+
+/// <summary>Lets a vCPU go on, as the journal keeps it.</summary>
+public sealed record VcpuResume(uint Vcpu, IReadOnlyList<VcpuWrite> Writes);
 
 /// <summary>An exit that a mark recorded.</summary>
 public readonly record struct VcpuRecord(uint Mark, ulong Timestamp, byte[] Data);
@@ -108,6 +115,8 @@ public sealed class AgentVcpu
 {
     private readonly Channel<VcpuExit> _exits = Channel.CreateUnbounded<VcpuExit>(new UnboundedChannelOptions { SingleWriter = true });
     private readonly AgentSession _session;
+    private readonly Lock _stopping = new();
+    private Task? _stopped;
 
     internal AgentVcpu(AgentSession session, uint id)
     {
@@ -124,60 +133,98 @@ public sealed class AgentVcpu
     public ChannelReader<VcpuExit> Exits => _exits.Reader;
 
     /// <summary>Stores what the vCPU waits for and lets it go on.</summary>
-    public async Task ResumeAsync(params VcpuWrite[] writes)
+    /// <exception cref="AgentRefusedException">It is not stopped (-EBUSY), or a write is to where nothing is mapped (-EFAULT).</exception>
+    public Task ResumeAsync(params VcpuWrite[] writes)
     {
-        PayloadWriter w = new PayloadWriter().U32(Id).U32((uint)writes.Length);
-        foreach (VcpuWrite write in writes)
-        {
-            w.U32((uint)write.Base).U32(0).U64(write.Offset).Bytes(write.Data.Span);
-        }
-
-        await AskAsync(FrameKind.VcpuResume, w.Written, $"resume vCPU thread {ThreadId}");
+        VcpuWrite[] copies = Array.ConvertAll(writes, static w => w with { Data = w.Data.ToArray() });
+        return _session.AskAsync(
+            FrameKind.VcpuResume,
+            $"resume vCPU thread {Id}",
+            new VcpuResume(Id, copies),
+            false,
+            (Id, copies),
+            static (w, request) => Write(w, request.Id, request.copies));
     }
 
-    /// <summary>Makes KVM_RUN return; the exit says that it was kicked.</summary>
-    public Task KickAsync() => AskAsync(FrameKind.VcpuKick, new PayloadWriter().U32(Id).Written, $"kick vCPU thread {ThreadId}");
+    /// <summary>Makes KVM_RUN return; the exit says that it was kicked. A vCPU that is stopped is kicked as soon as it goes on.</summary>
+    public Task KickAsync() => AskAsync(FrameKind.VcpuKick, $"kick vCPU thread {Id}", offload: false);
 
     /// <summary>Ends the thread. No exit follows.</summary>
-    public async Task StopAsync()
+    public Task StopAsync()
     {
-        await AskAsync(FrameKind.VcpuStop, new PayloadWriter().U32(Id).Written, $"stop vCPU thread {ThreadId}", offload: true);
-        Complete(null);
+        lock (_stopping)
+        {
+            return _stopped ??= StopOnceAsync();
+        }
     }
 
-    /// <summary>Takes what the marks have recorded.</summary>
-    /// <returns>The records, and how many more there were than are kept.</returns>
+    /// <summary>Takes what the marks have recorded, also after the thread was stopped.</summary>
+    /// <returns>The records, oldest first, and how many more there were than are kept.</returns>
     public async Task<(IReadOnlyList<VcpuRecord> Records, ulong Dropped)> RecordsAsync()
     {
-        byte[] reply = await AskAsync(FrameKind.VcpuRecords, new PayloadWriter().U32(Id).Written, $"records of vCPU thread {ThreadId}");
-        return Parse(reply);
+        List<VcpuRecord> records = [];
+        ulong dropped = 0;
+        while (true)
+        {
+            Taken taken = await _session.AskAsync(
+                FrameKind.VcpuRecords,
+                $"records of vCPU thread {Id}",
+                null,
+                0,
+                false,
+                Id,
+                static (w, id) => w.U32(id),
+                Parse,
+                static t => $"{t.Records.Length} records").ConfigureAwait(false);
+            dropped += taken.Dropped;
+            records.AddRange(taken.Records);
+            if (taken.Left == 0)
+            {
+                return (records, dropped);
+            }
+        }
     }
+
+    /// <inheritdoc/>
+    public override string ToString() => $"vCPU thread {Id} (tid {ThreadId})";
 
     internal void Push(VcpuExit exit) => _exits.Writer.TryWrite(exit);
 
     internal void Complete(Exception? failure) => _exits.Writer.TryComplete(failure);
 
-    private static (IReadOnlyList<VcpuRecord> Records, ulong Dropped) Parse(byte[] reply)
+    private static Taken Parse(ref PayloadReader reply)
     {
-        var r = new PayloadReader(reply);
-        AgentConnection.Check(ref r, "records");
-        ulong dropped = r.U64();
-        var records = new VcpuRecord[r.U32()];
+        ulong dropped = reply.U64();
+        uint left = reply.U32();
+        var records = new VcpuRecord[reply.Count(20)];
         for (int i = 0; i < records.Length; i++)
         {
-            uint mark = r.U32();
-            _ = r.U32();
-            records[i] = new VcpuRecord(mark, r.U64(), r.Bytes());
+            uint mark = reply.U32();
+            _ = reply.U32();
+            records[i] = new VcpuRecord(mark, reply.U64(), reply.Bytes());
         }
 
-        return (records, dropped);
+        return new Taken(records, left, dropped);
     }
 
-    private async Task<byte[]> AskAsync(FrameKind kind, ReadOnlyMemory<byte> payload, string what, bool offload = false)
+    private static void Write(FrameWriter payload, uint id, VcpuWrite[] writes)
     {
-        byte[] reply = await _session.AskAsync(kind, payload, what, offload);
-        AgentSession.CheckStatus(reply, what);
-        _session.Journal.Add(what, "0");
-        return reply;
+        payload.U32(id).U32((uint)writes.Length);
+        foreach (VcpuWrite write in writes)
+        {
+            payload.U32((uint)write.Base).U32(0).U64(write.Offset).Bytes(write.Data.Span);
+        }
     }
+
+    // Beside the session's other requests: it returns only when the kernel has let the thread go.
+    private async Task StopOnceAsync()
+    {
+        await AskAsync(FrameKind.VcpuStop, $"stop vCPU thread {Id}", offload: true).ConfigureAwait(false);
+        Complete(null);
+    }
+
+    private Task AskAsync(FrameKind kind, string operation, bool offload) =>
+        _session.AskAsync(kind, operation, null, offload, Id, static (w, id) => w.U32(id));
+
+    private sealed record Taken(VcpuRecord[] Records, uint Left, ulong Dropped);
 }

@@ -25,6 +25,11 @@ public enum FrameKind : ushort
 }
 
 /// <summary>The 20 bytes in front of every payload.</summary>
+/// <param name="Length">Of the payload, in bytes.</param>
+/// <param name="Kind">What the payload is.</param>
+/// <param name="Flags"><see cref="Offload"/> or 0.</param>
+/// <param name="Session">0: the supervisor.</param>
+/// <param name="Sequence">Pairs a reply with its request; 0 in a notice.</param>
 public readonly record struct FrameHeader(int Length, FrameKind Kind, ushort Flags, uint Session, uint Sequence)
 {
     /// <summary>The bytes CFM1.</summary>
@@ -33,7 +38,7 @@ public readonly record struct FrameHeader(int Length, FrameKind Kind, ushort Fla
     /// <summary>Bytes of a header.</summary>
     public const int Size = 20;
 
-    /// <summary>Longest payload.</summary>
+    /// <summary>Longest payload, in bytes.</summary>
     public const int MaxPayload = 16 << 20;
 
     /// <summary>Flag of a request that runs on a thread of its own.</summary>
@@ -44,6 +49,7 @@ public readonly record struct FrameHeader(int Length, FrameKind Kind, ushort Fla
 
     public bool IsReply => ((ushort)Kind & ReplyBit) != 0;
 
+    /// <param name="destination">At least <see cref="Size"/> bytes.</param>
     public void WriteTo(Span<byte> destination)
     {
         BinaryPrimitives.WriteUInt32LittleEndian(destination, Magic);
@@ -54,6 +60,7 @@ public readonly record struct FrameHeader(int Length, FrameKind Kind, ushort Fla
         BinaryPrimitives.WriteUInt32LittleEndian(destination[16..], Sequence);
     }
 
+    /// <param name="source">At least <see cref="Size"/> bytes.</param>
     /// <exception cref="AgentLostException">The bytes are no header.</exception>
     public static FrameHeader Read(ReadOnlySpan<byte> source)
     {
@@ -64,8 +71,11 @@ public readonly record struct FrameHeader(int Length, FrameKind Kind, ushort Fla
             throw new AgentLostException($"The agent's stream lost its framing (magic 0x{magic:x8}, length {length}).");
         }
 
-        return new FrameHeader(length, (FrameKind)BinaryPrimitives.ReadUInt16LittleEndian(source[8..]),
-            BinaryPrimitives.ReadUInt16LittleEndian(source[10..]), BinaryPrimitives.ReadUInt32LittleEndian(source[12..]),
+        return new FrameHeader(
+            length,
+            (FrameKind)BinaryPrimitives.ReadUInt16LittleEndian(source[8..]),
+            BinaryPrimitives.ReadUInt16LittleEndian(source[10..]),
+            BinaryPrimitives.ReadUInt32LittleEndian(source[12..]),
             BinaryPrimitives.ReadUInt32LittleEndian(source[16..]));
     }
 }
