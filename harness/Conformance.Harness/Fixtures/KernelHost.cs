@@ -14,7 +14,7 @@ namespace Conformance.Fixtures;
 internal sealed class KernelHost : IAsyncDisposable
 {
     /// <summary>How long a kernel that is well may take to end a session or to repeat a line of its log; beyond it hangs.</summary>
-    public static readonly TimeSpan AnswerPatience = TimeSpan.FromSeconds(15);
+    public static readonly TimeSpan AnswerPatience = TimeSpan.FromSeconds(10);
 
     private readonly ConcurrentDictionary<KvmCap, long> _capabilities = new();
     private readonly Lazy<ChangeTable> _changes;
@@ -36,6 +36,8 @@ internal sealed class KernelHost : IAsyncDisposable
     }
 
     public PreparedKernel Kernel { get; }
+
+    public TimeSpan TestDeadline => TimeSpan.FromSeconds(_needs.TestDeadlineSeconds);
 
     /// <summary>The machine if it is up; null while it boots or when it could not be started.</summary>
     public Target? Target => _target.IsCompletedSuccessfully ? _target.Result : null;

@@ -16,9 +16,6 @@ namespace Conformance.Fixtures;
 /// </summary>
 public sealed class KernelUnderTest : ITestObserver, IAsyncDisposable
 {
-    /// <summary>How long one test may take in all before its operations give up.</summary>
-    public static readonly TimeSpan TestDeadline = TimeSpan.FromSeconds(60);
-
     private static readonly Lazy<Task<KernelHost>> s_host = new(KernelHost.StartAsync);
 
     private readonly ConcurrentDictionary<string, TestSessions> _tests = new();

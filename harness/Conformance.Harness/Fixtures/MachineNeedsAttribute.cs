@@ -17,6 +17,9 @@ public sealed class MachineNeedsAttribute : Attribute
     /// <summary>The architecture the suite runs on; empty: any.</summary>
     public string[] Architectures { get; init; } = [];
 
+    /// <summary>How long one test may take in all before its operations give up, in seconds.</summary>
+    public int TestDeadlineSeconds { get; init; } = 45;
+
     /// <summary>Added to the kernel's command line.</summary>
     public string[] KernelArguments { get; init; } = [];
 }

@@ -102,7 +102,7 @@ internal sealed class TestSessions(KernelHost host, TestEvidence evidence)
         {
             _target = target;
             _began = target.Log.Here;
-            _deadline.CancelAfter(KernelUnderTest.TestDeadline);
+            _deadline.CancelAfter(host.TestDeadline);
         }
 
         AgentSession agent = await target.Agent.OpenSessionAsync(_deadline.Token);

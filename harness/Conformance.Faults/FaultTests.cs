@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Guests;
+using Conformance.Kvm;
+using Conformance.Targets;
+using Conformance.Uapi;
+using Conformance.Wire;
+using FluentAssertions;
+using Xunit;
+
+[assembly: MachineNeeds(Modules = ["kvm-amd"], TestDeadlineSeconds = 15)]
+
+namespace Conformance.Faults;
+
+/// <summary>What can go wrong under a test, each for real. The tests between them show that the run goes on.</summary>
+public sealed class FaultTests(KernelUnderTest kernel)
+{
+    [Fact]
+    public async Task KernelPanicsInTheMiddle()
+    {
+        KernelSession session = await kernel.CreateSessionAsync();
+        await session.WriteFileAsync("/proc/sysrq-trigger", "c");
+        await session.CreateEventFdAsync();
+    }
+
+    [Fact]
+    public async Task KernelStopsAnswering()
+    {
+        KernelSession session = await kernel.CreateSessionAsync();
+        // Seen from outside, a stopped machine is a kernel that hangs with interrupts off.
+        await (await kernel.TargetAsync()).Qmp!.ExecuteAsync("stop", null, CancellationToken.None);
+        await session.CreateEventFdAsync();
+    }
+
+    [Fact]
+    public async Task QemuIsKilled()
+    {
+        KernelSession session = await kernel.CreateSessionAsync();
+        Target target = await kernel.TargetAsync();
+        await Task.WhenAny(target.Qmp!.ExecuteAsync("quit", null, CancellationToken.None), target.Died);
+        await target.Died;
+        await session.CreateEventFdAsync();
+    }
+
+    [Fact]
+    public async Task SessionDies()
+    {
+        KernelSession session = await kernel.CreateSessionAsync();
+        const int SigKill = 9;
+        await session.Agent.CallAsync(new SystemCall(session.Numbers.Kill, "kill(self)").Arg(session.Agent.Pid).Arg(SigKill));
+    }
+
+    [Fact]
+    public async Task GuestNeverComesBack()
+    {
+        await using Vm vm = await kernel.CreateVmAsync();
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.SpinUntil(new GuestCondition(GuestLayout.Scratch, Comparison.Equal, 1))));
+    }
+
+    [Fact]
+    public async Task KernelWarnsWhileTheTestPasses()
+    {
+        KernelSession session = await kernel.CreateSessionAsync();
+        await session.WriteFileAsync("/dev/kmsg", "<4>WARNING: CPU: 0 PID: 1 at arch/x86/kvm/xen.c:1 kvm_xen_set_evtchn+0x10/0x20\n");
+    }
+
+    [Fact]
+    public async Task ClaimIsBroken()
+    {
+        await using EventFd eventfd = await kernel.CreateEventFdAsync(count: 2);
+        (await eventfd.ReadAsync()).Should().Be(3);
+    }
+
+    [Fact]
+    public async Task IoctlIsRefused()
+    {
+        await using Vm vm = await kernel.CreateVmAsync();
+        await vm.SetGsiRoutingAsync(GsiRoute.Irqchip(4096, 0, 0));
+    }
+
+    [Fact]
+    public async Task NothingIsWrong() => (await kernel.CapabilityAsync(KvmCap.Irqfd)).Should().Be(1);
+
+    [Fact]
+    public async Task NothingIsWrongEither() => (await kernel.CapabilityAsync(KvmCap.Irqchip)).Should().Be(1);
+}

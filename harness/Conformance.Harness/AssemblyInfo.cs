@@ -1,4 +1,0 @@
-// SPDX-License-Identifier: MIT
-using System.Runtime.CompilerServices;
-
-[assembly: InternalsVisibleTo("Conformance.Harness.Tests")]
