@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Runtime.CompilerServices;
 using Conformance.Guests;
 using Conformance.Uapi;
 
@@ -32,6 +33,7 @@ public sealed partial class Vcpu
     }
 
     /// <summary>Runs commands, each vCPU with its interrupts as they were.</summary>
+    [OverloadResolutionPriority(1)]
     public Task<ScriptResults> ExecuteAsync(params ReadOnlySpan<GuestCommand> commands)
     {
         var script = new GuestScript();
