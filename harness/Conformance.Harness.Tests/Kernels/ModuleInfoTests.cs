@@ -26,6 +26,18 @@ public sealed class ModuleInfoTests
     [Fact]
     public void ModuleOnItsOwnNeedsNothing() => ModuleInfo.Parse(TinyModule.Build("msr", "6.1")).Depends.Should().BeEmpty();
 
+    [Fact]
+    public void LayoutOfStructModuleIsRead() =>
+        ModuleInfo.Parse(TinyModule.BuildWithStructModule("kvm", "6.12.1", 0x500, 0x138)).Layout.Should().Be(new StructModule(0x500, 0x138, null));
+
+    [Theory]
+    [InlineData(0x500, 0x138ul, true)]
+    [InlineData(0x500, null, true)]
+    [InlineData(0x4c0, 0x138ul, false)]
+    [InlineData(0x500, 0x130ul, false)]
+    public void LayoutFitsWhereBothAgree(int size, ulong? init, bool fits) =>
+        new StructModule(0x500, 0x138, 0x4b0).Fits(new StructModule(size, init, null)).Should().Be(fits);
+
     [Theory]
     [MemberData(nameof(OtherFiles))]
     public void AnythingElseIsNamedForWhatItIs(byte[] file, string message)

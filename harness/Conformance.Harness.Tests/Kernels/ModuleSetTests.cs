@@ -194,6 +194,17 @@ public sealed class ModuleSetTests : IDisposable
     }
 
     [Fact]
+    public async Task OverrideForAnotherStructModuleIsRefused()
+    {
+        Directory.CreateDirectory(_folder["kernel"]);
+        File.WriteAllBytes(_folder["kernel/kvm.ko"], TinyModule.BuildWithStructModule("kvm", Release, 0x500, 0x138));
+        File.WriteAllBytes(_folder["patched.ko"], TinyModule.BuildWithStructModule("kvm", Release, 0x500, 0x130));
+        Func<Task> resolve = () => ResolveAsync(["kvm"], ("kvm.ko", _folder["patched.ko"]));
+
+        await resolve.Should().ThrowAsync<UsageException>().WithMessage("*(1280 bytes, init at 0x130, exit at none)*(1280 bytes, init at 0x138, exit at none)*CONFIG_DEBUG_INFO_BTF*pahole*");
+    }
+
+    [Fact]
     public async Task KernelWithoutModulesHasNoneToSwap()
     {
         File.WriteAllBytes(_folder["kvm.ko"], TinyModule.Build("kvm", Release));

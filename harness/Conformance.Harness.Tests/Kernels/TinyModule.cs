@@ -27,6 +27,35 @@ internal static class TinyModule
             (".symtab", 0, new byte[48]));
     }
 
+    /// <summary>A module with the structure the kernel reads it by, whose entry point is stored at <paramref name="init"/>.</summary>
+    public static byte[] BuildWithStructModule(string name, string release, int size, ulong init)
+    {
+        byte[] relocation = new byte[24];
+        BinaryPrimitives.WriteUInt64LittleEndian(relocation, init);
+        BinaryPrimitives.WriteUInt32LittleEndian(relocation.AsSpan(12), 1);
+        byte[] symbols = new byte[48];
+        BinaryPrimitives.WriteUInt32LittleEndian(symbols.AsSpan(24), 1);
+        byte[] elf = Elf(
+            X86,
+            (".gnu.linkonce.this_module", 3, new byte[size]),
+            (".rela.gnu.linkonce.this_module", 0x40, relocation),
+            (".symtab", 0, symbols),
+            (".strtab", 0, "\0init_module\0"u8.ToArray()),
+            (".modinfo", 2, ModInfo(name, release, "", [])));
+        int table = (int)BinaryPrimitives.ReadUInt64LittleEndian(elf.AsSpan(40));
+        void Link(int section, uint type, uint link, uint info)
+        {
+            Span<byte> header = elf.AsSpan(table + (section * 64), 64);
+            BinaryPrimitives.WriteUInt32LittleEndian(header[4..], type);
+            BinaryPrimitives.WriteUInt32LittleEndian(header[40..], link);
+            BinaryPrimitives.WriteUInt32LittleEndian(header[44..], info);
+        }
+
+        Link(2, 4, link: 3, info: 1);
+        Link(3, 2, link: 4, info: 1);
+        return elf;
+    }
+
     public static byte[] Elf(ushort machine, params (string Name, ulong Flags, byte[] Content)[] sections)
     {
         MemoryStream names = new();

@@ -13,13 +13,15 @@ namespace Conformance.Kernels;
 /// <param name="Depends">Modules whose symbols it uses.</param>
 /// <param name="LoadBefore">Modules it asks to have loaded before it (<c>softdep=pre:</c>); it works without them.</param>
 /// <param name="LoadAfter">Modules it asks to have loaded after it (<c>softdep=post:</c>).</param>
+/// <param name="Layout">The layout it was built for; null when it does not say.</param>
 internal sealed record ModuleInfo(
     ushort Machine,
     string Name,
     string Vermagic,
     IReadOnlyList<string> Depends,
     IReadOnlyList<string> LoadBefore,
-    IReadOnlyList<string> LoadAfter)
+    IReadOnlyList<string> LoadAfter,
+    StructModule? Layout)
 {
     /// <summary>The kernel release it was built for.</summary>
     public string Release => Vermagic.Split(' ', 2)[0];
@@ -66,7 +68,7 @@ internal sealed record ModuleInfo(
             }
         }
 
-        return new ModuleInfo(module.Machine, ModuleName.Canonical(name), vermagic, depends, before, after);
+        return new ModuleInfo(module.Machine, ModuleName.Canonical(name), vermagic, depends, before, after, StructModule.Read(module));
     }
 
     private static void ReadSoftDependency(string value, List<string> before, List<string> after)

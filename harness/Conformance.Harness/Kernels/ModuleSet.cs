@@ -239,6 +239,13 @@ internal sealed class ModuleSet
             {
                 throw new UsageException($"{subject} is built as '{info.Vermagic}', but the kernel wants '{stock.Vermagic}': it would refuse to load. Build it with the kernel's own .config.");
             }
+
+            if (stock.Layout is { } wanted && info.Layout is { } given && !wanted.Fits(given))
+            {
+                throw new UsageException(
+                    $"{subject} is built for another layout of struct module ({given}) than the kernel has ({wanted}): it would refuse to load. "
+                    + "Build it with the kernel's own .config; a common cause is CONFIG_DEBUG_INFO_BTF, which make switches off where pahole is not installed.");
+            }
         }
 
         string fileName = name + ".ko";
