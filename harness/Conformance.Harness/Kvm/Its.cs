@@ -123,6 +123,9 @@ public sealed class Its : KvmDevice
         return address;
     }
 
+    /// <summary>The guest memory that its queue and tables are in.</summary>
+    internal IEnumerable<(ulong Address, int Length)> Tables => [(Queue, 0x30000), (Memory + 0x80000, Math.Max(1, _itts.Count) * (int)IttStride)];
+
     /// <summary>MAPD with the device's own table.</summary>
     public ItsCommand MapDevice(DeviceId device, int eventBits = 5) => ItsCommand.MapDevice(device, Itt(device), eventBits);
 

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Guests;
+using Conformance.Kvm;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.ArmRouting;
+
+public sealed class PriorityTests(KernelUnderTest kernel)
+{
+    [Theory]
+    [InlineData(3)]
+    [InlineData(12)]
+    [Clause("arm-priority/higher-first")]
+    [Clause("arm-msi/more-lpis-than-list-registers")]
+    public async Task HigherPrioritiesAreTakenFirst(int count)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        // Raised from the lowest priority to the highest; 12 are more than there are list registers.
+        for (int n = 0; n < count; n++)
+        {
+            await vm.Gic.EnableAsync(new Spi((uint)(40 + n)), priority: (byte)(0xd0 - (n * 8)));
+        }
+
+        for (int n = 0; n < count; n++)
+        {
+            await vm.PulseAsync(new Spi((uint)(40 + n)));
+        }
+
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(Enumerable.Range(0, count).Reverse().Select(n => (IntId)new Spi((uint)(40 + n))));
+    }
+
+    [Fact]
+    [Clause("arm-priority/preemption")]
+    public async Task HigherPriorityPreemptsAHandler()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        Spi low = new(40), high = new(41), lower = new(42);
+        await vm.Gic.EnableAsync(low, priority: 0x80);
+        await vm.Gic.EnableAsync(high, priority: 0x40);
+        await vm.Gic.EnableAsync(lower, priority: 0xc0);
+        uint others = (1u << 9) | (1u << 10);
+        await vm.Vcpus[0].SetHandlersAsync(new HandlerTable().Set(new ApicVector(((IntId)low).Slot),
+            HandlerPolicy.Default with { Nest = true, Actions = [HandlerAction.Store(Arm64Layout.Distributor + Gicd.Ispendr + 4, others)] }));
+        await vm.PulseAsync(low);
+        await vm.Vcpus[0].ExecuteAsync(vm.Vcpus[0].TakeScript());
+        InterruptLog log = await vm.Vcpus[0].ReadLogAsync();
+        log.Where(r => r.IntId != Vcpu.FenceSgi).Select(r => (r.IntId, r.Depth)).Should().Equal(((IntId)low, 1), ((IntId)high, 2), ((IntId)lower, 1));
+    }
+
+    [Theory]
+    [InlineData(0x80, false)]
+    [InlineData(0x88, true)]
+    [Clause("arm-priority/mask")]
+    public async Task OnlyPrioritiesAboveTheMaskAreTaken(byte mask, bool taken)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.EnableAsync(new Spi(40), priority: 0x80);
+        await vm.PulseAsync(new Spi(40));
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(mask)).Add(GuestCommand.InterruptsOn).Add(GuestCommand.Pause(1)).Add(GuestCommand.InterruptsOff));
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(taken ? [new Spi(40)] : Array.Empty<IntId>());
+    }
+
+    [Fact]
+    [Clause("arm-priority/masked-does-not-wake")]
+    public async Task InterruptBelowTheMaskDoesNotWakeAHaltedVcpu()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.EnableAsync(new Spi(40), priority: 0x80);
+        await vm.Gic.EnableAsync(new Spi(41), priority: 0x40);
+        await vm.Vcpus[0].StartAsync(new GuestScript().Add(Arm64Command.EnableGic(priorityMask: 0x80)).Add(GuestCommand.HaltOnce()));
+        await vm.Vcpus[0].WaitUntilHaltingAsync();
+        await vm.Vcpus[0].WaitUntilBlockedAsync();
+        await vm.PulseAsync(new Spi(40));
+        // The kick made it look; it must have gone back to sleep, and wakes for the second only.
+        await vm.Vcpus[0].WaitUntilBlockedAsync();
+        await vm.PulseAsync(new Spi(41));
+        await vm.Vcpus[0].FinishAsync();
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(new Spi(41));
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(new Spi(40));
+    }
+
+    [Fact]
+    [Clause("arm-priority/five-bits")]
+    public async Task PrioritiesHaveFiveBits()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
+            .Add(Arm64Command.StoreDistributor(Gicd.Ipriorityr + 40, 0xffdd_bb97))
+            .Add(Arm64Command.LoadDistributor(Gicd.Ipriorityr + 40))
+            .Add(Arm64Command.StoreDistributor(Gicd.Ipriorityr + 42, 0x4f, AccessWidth.Byte))
+            .Add(Arm64Command.LoadDistributor(Gicd.Ipriorityr + 40))
+            .Add(Arm64Command.LoadDistributor(Gicd.Ipriorityr + 42, AccessWidth.Byte))
+            .Add(Arm64Command.StoreRedistributor(0, Gicr.Ipriorityr0 + 20, 0x1122_3344))
+            .Add(Arm64Command.LoadRedistributor(0, Gicr.Ipriorityr0 + 20))
+            .Add(Arm64Command.LoadDistributor(Gicd.Ipriorityr + 20)));
+        results.Where(r => r.Index is 1 or 3 or 4 or 6 or 7).Select(r => r.Value).Should().Equal(0xf8d8_b890, 0xf848_b890, 0x48, 0x1020_3040, 0);
+    }
+}
