@@ -1,284 +1,327 @@
 // SPDX-License-Identifier: MIT
 using System.Diagnostics;
 using System.Net.Sockets;
+using System.Text;
 using Conformance.Kernels;
 using Conformance.Uapi;
 using Conformance.Wire;
 
 namespace Conformance.Targets;
 
-/// <summary>A kernel in QEMU, with the agent on virtio-serial, the console and QMP on sockets of their own.</summary>
+/// <summary>
+/// A kernel in QEMU, with the agent on virtio-serial. It is booted, or restored from a machine that was saved when its agent was ready;
+/// modules under test are loaded afterwards in either case.
+/// </summary>
 public sealed class EmulatedTarget : Target
 {
+    /// <summary>How long a kernel may take to bring up its agent. Emulated, on a machine that is busy with others.</summary>
     private static readonly TimeSpan s_bootPatience = TimeSpan.FromSeconds(120);
+    private static readonly TimeSpan s_restorePatience = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan s_endPatience = TimeSpan.FromSeconds(10);
 
+    /// <summary>How long a kernel that reported its death may still take to explain it: the panic an oops ends in.</summary>
+    private static readonly TimeSpan s_lastWords = TimeSpan.FromMilliseconds(500);
+
     private readonly PreparedKernel _kernel;
-    private readonly Process _process;
-    private readonly string _folder;
+    private readonly QemuProcess _qemu;
     private readonly TaskCompletionSource<TargetDeath> _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
-    private readonly Task<string> _stderr;
+    private readonly TaskCompletionSource<TargetDeath> _hung = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private AgentConnection _agent = null!;
-    private AgentSession _control = null!;
-    private QmpClient? _qmp;
+    private ControlSession _control = null!;
+    private Task _watching = Task.CompletedTask;
     private bool _ending;
 
-    private EmulatedTarget(PreparedKernel kernel, Process process, string folder)
+    private EmulatedTarget(PreparedKernel kernel, QemuProcess qemu, KernelLog log)
     {
         _kernel = kernel;
-        _process = process;
-        _folder = folder;
-        _stderr = process.StandardError.ReadToEndAsync();
-        Log = new KernelLog(WriteToKernelLogAsync);
+        _qemu = qemu;
+        Log = log;
     }
 
+    /// <inheritdoc/>
     public override string Kind => "emulated";
 
+    /// <inheritdoc/>
     public override string Accelerator => "tcg";
 
-    public override string? QemuVersion => _qmp?.Version;
+    /// <inheritdoc/>
+    public override string? QemuVersion => _qemu.Qmp.Version;
 
+    /// <inheritdoc/>
     public override AgentConnection Agent => _agent;
 
+    /// <inheritdoc/>
     public override KernelLog Log { get; }
 
+    /// <inheritdoc/>
     public override Task<TargetDeath> Died => _died.Task;
 
-    public override QmpClient? Qmp => _qmp;
+    /// <inheritdoc/>
+    public override QmpClient Qmp => _qemu.Qmp;
+
+    /// <summary>It was restored, not booted.</summary>
+    public bool Restored { get; private init; }
+
+    /// <summary>What the reader of a report should know of how it was started: a saved machine that had to be dropped, one that could not be made.</summary>
+    public IReadOnlyList<string> Notes { get; private init; } = [];
 
     /// <summary>Starts QEMU and returns when the agent has answered.</summary>
-    /// <exception cref="MachineFaultException">QEMU is missing or refused its arguments, or the kernel did not come up.</exception>
+    /// <param name="kernel">A kernel that has an image.</param>
+    /// <param name="options">The machine.</param>
+    /// <param name="build">Folder with tether.</param>
+    /// <param name="work">Folder for <c>console.log</c>, which this start appends to.</param>
+    /// <exception cref="MachineFaultException">QEMU is missing or refused its arguments, or the kernel did not come up: the message has what it printed.</exception>
     public static async Task<EmulatedTarget> StartAsync(PreparedKernel kernel, MachineOptions options, string build, string work, CancellationToken cancellation)
     {
-        // Sockets have paths of at most 107 bytes: a short folder of our own, whatever the output folder is called.
-        string folder = Directory.CreateTempSubdirectory("cfm").FullName;
-        using Socket agent = Listen(folder, "a"), console = Listen(folder, "c"), monitor = Listen(folder, "q");
         MachineLine line = MachineLine.For(kernel.Architecture);
-        var start = new ProcessStartInfo(Path.Combine(build, "tether")) { RedirectStandardInput = true, RedirectStandardError = true, RedirectStandardOutput = true };
-        start.ArgumentList.Add(line.Program);
-        foreach (string argument in line.Arguments(options, kernel.ImagePath, kernel.InitramfsPath))
+        Start start = new(kernel, options, line, build, Path.Combine(work, "console.log"), []);
+        if (options.SnapshotDirectory is { } directory && !options.FreshBoot)
         {
-            start.ArgumentList.Add(argument);
+            if (MachineLine.Unsaved(options) is { } device)
+            {
+                start.Notes.Add($"QEMU cannot save a machine with {device}: the kernel is booted each time.");
+            }
+            else if (await TryRestoreAsync(start, new InstantKernels(directory), cancellation).ConfigureAwait(false) is { } restored)
+            {
+                return restored;
+            }
         }
 
-        foreach (string argument in new[]
-        {
-            "-chardev", $"socket,id=agent,path={folder}/a", "-chardev", $"socket,id=console,path={folder}/c,logfile={work}/console.log,logappend=on",
-            "-serial", "chardev:console", "-chardev", $"socket,id=monitor,path={folder}/q", "-mon", "chardev=monitor,mode=control",
-        })
-        {
-            start.ArgumentList.Add(argument);
-        }
-
-        Process process = Process.Start(start) ?? throw new MachineFaultException("tether could not be started.");
-        var target = new EmulatedTarget(kernel, process, folder);
-        try
-        {
-            await target.ConnectAsync(agent, console, monitor, cancellation);
-            return target;
-        }
-        catch
-        {
-            await target.DisposeAsync();
-            throw;
-        }
+        return await BootAsync(start, cancellation).ConfigureAwait(false);
     }
 
+    /// <inheritdoc/>
     public override string GuestImagePath(string name) => $"/guests/{name}";
 
-    public override async Task ShutdownAsync()
-    {
-        _ending = true;
-        try
-        {
-            using var patience = new CancellationTokenSource(s_endPatience);
-            await _qmp!.ExecuteAsync("quit", null, patience.Token);
-        }
-        catch (Exception e) when (e is IOException or OperationCanceledException or QmpException)
-        {
-            _process.Kill();
-        }
-
-        await _process.WaitForExitAsync();
-    }
-
-    public override async ValueTask DisposeAsync()
-    {
-        _ending = true;
-        if (!_process.HasExited)
-        {
-            // The end of its input makes the tether kill QEMU.
-            _process.StandardInput.Close();
-        }
-
-        await _process.WaitForExitAsync();
-        if (_agent is not null)
-        {
-            await _agent.DisposeAsync();
-        }
-
-        if (_qmp is not null)
-        {
-            await _qmp.DisposeAsync();
-        }
-
-        _process.Dispose();
-        Directory.Delete(_folder, recursive: true);
-    }
+    /// <inheritdoc/>
+    public override Task<string> ReadFileAsync(string path) => _control.ReadFileAsync(path);
 
     /// <inheritdoc/>
     public override async Task LoadModulesAsync(IReadOnlyList<string> names)
     {
-        var loaded = new HashSet<string>(StringComparer.Ordinal);
-        foreach (string name in names)
+        HashSet<string> loaded = new(StringComparer.Ordinal);
+        foreach (KernelModule module in names.SelectMany(n => _kernel.LoadOrder(n) ?? []).Where(m => loaded.Add(m.Name)))
         {
-            foreach (KernelModule module in _kernel.LoadOrder(name) ?? [])
+            Errno answer = await _control.LoadModuleAsync(module.PathInInitramfs).ConfigureAwait(false);
+            if (answer is not Errno.None and not Errno.EEXIST)
             {
-                if (loaded.Add(module.Name))
-                {
-                    await LoadAsync(module);
-                }
+                throw new MachineFaultException($"The module {module.Name} does not load on {_kernel.Release}: {answer}.\n{Log.Tail(10)}");
             }
         }
     }
 
     /// <inheritdoc/>
-    public override async Task<string> ReadFileAsync(string path) => await ReadAsync(_control, Calls, path);
-
-    private SystemCalls Calls => _kernel.Architecture == KernelArchitecture.X86_64 ? SystemCalls.X86_64 : SystemCalls.Arm64;
-
-    private static Socket Listen(string folder, string name)
+    public override async Task<TargetDeath> DiagnoseAsync(Exception noticed)
     {
-        var socket = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        socket.Bind(new UnixDomainSocketEndPoint(Path.Combine(folder, name)));
-        socket.Listen(1);
-        return socket;
+        TargetDeath death = await base.DiagnoseAsync(noticed).ConfigureAwait(false);
+        if (death.End != TargetEnd.KernelHung || Died.IsCompleted)
+        {
+            return death;
+        }
+
+        // All that can still be asked, before it is gone.
+        string evidence = await new HangEvidence(_qemu, Log).CollectAsync().ConfigureAwait(false);
+        _hung.TrySetResult(death with { Evidence = evidence, ConsoleExcerpt = $"{Log.Tail(200)}\n{evidence}" });
+        return await Died.ConfigureAwait(false);
     }
 
-    private async Task ConnectAsync(Socket agent, Socket console, Socket monitor, CancellationToken cancellation)
+    /// <inheritdoc/>
+    public override async Task ShutdownAsync()
     {
-        using var boot = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        boot.CancelAfter(s_bootPatience);
-        // QEMU that ends before the agent answers ends the waiting too.
-        _ = _process.WaitForExitAsync(CancellationToken.None).ContinueWith(_ => OnExit(boot), TaskScheduler.Default);
+        _ending = true;
+        using CancellationTokenSource patience = new(s_endPatience);
         try
         {
-            _ = ReadConsoleAsync(new NetworkStream(await console.AcceptAsync(boot.Token), ownsSocket: true));
-            var monitorStream = new NetworkStream(await monitor.AcceptAsync(boot.Token), ownsSocket: true);
-            var agentStream = new NetworkStream(await agent.AcceptAsync(boot.Token), ownsSocket: true);
-            _qmp = await QmpClient.OpenAsync(monitorStream, boot.Token);
-            _agent = await AgentConnection.OpenAsync(agentStream, boot.Token);
-            _control = await _agent.OpenSessionAsync(boot.Token);
-            await WriteFileAsync("/proc/sys/kernel/printk", "7\n");
+            // The answer never comes: the kernel takes the agent with it.
+            await Task.WhenAny(_control.PowerOffAsync(), _qemu.Exited).WaitAsync(patience.Token).ConfigureAwait(false);
+            await _qemu.Exited.WaitAsync(patience.Token).ConfigureAwait(false);
         }
-        catch (Exception e) when (e is OperationCanceledException or IOException && !cancellation.IsCancellationRequested)
+        catch (OperationCanceledException)
         {
-            throw new MachineFaultException(await ExplainAsync(e));
+            await _qemu.KillAsync().ConfigureAwait(false);
         }
 
-        _ = Log.Death.ContinueWith(death => End(TargetEnd.KernelDied, death.Result.Title, death.Result), TaskScheduler.Default);
+        await _watching.ConfigureAwait(false);
     }
 
-    private async Task<string> ExplainAsync(Exception e)
+    /// <inheritdoc/>
+    public override async ValueTask DisposeAsync()
     {
-        if (!_process.HasExited)
+        _ending = true;
+        await _qemu.DisposeAsync().ConfigureAwait(false);
+        await _watching.ConfigureAwait(false);
+        if (_agent is not null)
         {
-            return $"The kernel {_kernel.Id} did not bring up the agent: {e.Message}\n{Log.Tail()}";
+            await _agent.DisposeAsync().ConfigureAwait(false);
         }
-
-        string errors = (await _stderr).Trim();
-        return _process.ExitCode == 127
-            ? $"{errors}\nInstall it: apt-get install --no-install-recommends {MachineLine.For(_kernel.Architecture).Package}"
-            : $"QEMU ended ({_process.ExitCode}) before the kernel {_kernel.Id} was up.\n{errors}\n{Log.Tail()}";
     }
 
-    private void OnExit(CancellationTokenSource boot)
+    private static async Task<EmulatedTarget> BootAsync(Start start, CancellationToken cancellation)
+    {
+        EmulatedTarget target = await LaunchAsync(start, null, [.. start.Line.Machine(start.Options, null), .. start.Line.Boot(start.Options, start.Kernel)], cancellation).ConfigureAwait(false);
+        return await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>A target out of a saved machine, which is made first when there is none; null when that does not work, with a note.</summary>
+    private static async Task<EmulatedTarget?> TryRestoreAsync(Start start, InstantKernels kernels, CancellationToken cancellation)
     {
         try
         {
-            boot.Cancel();
-        }
-        catch (ObjectDisposedException)
-        {
-            // It was up: this is a death, not a failed start.
-            Debug.WriteLine("QEMU ended");
-        }
-
-        End(_ending ? TargetEnd.ShutDown : Log.Death.IsCompleted ? TargetEnd.KernelDied : TargetEnd.Lost,
-            _ending ? "shut down" : Log.Death.IsCompleted ? Log.Death.Result.Title : "QEMU ended and the kernel had said nothing",
-            Log.Death.IsCompleted ? Log.Death.Result : null);
-    }
-
-    private void End(TargetEnd end, string reason, KernelReport? report) =>
-        _died.TrySetResult(new TargetDeath(end, reason, report?.Text ?? Log.Tail(), report));
-
-    private async Task ReadConsoleAsync(NetworkStream stream)
-    {
-        byte[] buffer = new byte[65536];
-        try
-        {
-            for (int n; (n = await stream.ReadAsync(buffer)) > 0;)
+            using InstantKernel saved = await kernels.GetAsync(
+                InstantKernels.KeyOf(start.Kernel, start.Line, start.Options), memory => SaveAsync(start, memory, cancellation), start.Notes.Add, cancellation).ConfigureAwait(false);
+            try
             {
-                Log.Feed(buffer.AsSpan(0, n));
+                return await RestoreAsync(start, saved, cancellation).ConfigureAwait(false);
+            }
+            catch (MachineFaultException e)
+            {
+                kernels.Drop(saved);
+                start.Notes.Add($"A saved kernel was dropped because it did not come back: {e.Message.Split('\n')[0]} The kernel is booted.");
+                return null;
             }
         }
-        catch (IOException e)
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException or QmpException)
         {
-            Debug.WriteLine(e.Message);
-        }
-        finally
-        {
-            Log.End();
-            await stream.DisposeAsync();
+            start.Notes.Add($"The booted kernel could not be saved for the next time: {e.Message}");
+            return null;
         }
     }
 
-    private Task WriteToKernelLogAsync(string line, CancellationToken cancellation) => WriteFileAsync("/dev/kmsg", line + "\n");
-
-    private async Task WriteFileAsync(string path, string text)
+    /// <summary>Boots the kernel with its memory in a file and returns what else makes the machine, once the agent is ready.</summary>
+    private static async Task<SavedMachine> SaveAsync(Start start, string memory, CancellationToken cancellation)
     {
-        CallResult open = await _control.CallAsync(new SystemCall(Calls.Openat, $"open(\"{path}\")").Arg(-100).In(CString(path)).Arg(1).Arg(0));
-        byte[] bytes = System.Text.Encoding.UTF8.GetBytes(text);
-        CallResult write = await _control.CallAsync(new SystemCall(Calls.Write, $"write(\"{path}\")").Arg(open.Result).In(bytes).Arg(bytes.Length));
-        await _control.CallAsync(new SystemCall(Calls.Close, "close()").Arg(open.Result));
-        if (write.Result != bytes.Length)
+        long free = new DriveInfo(Path.GetDirectoryName(memory)!).AvailableFreeSpace;
+        if (free < (start.Options.MemoryMiB + 64L) << 20)
         {
-            throw new IOException($"{path} of the kernel under test could not be written: {(Errno)(open.Errno != 0 ? open.Errno : write.Errno)}.");
+            // Memory in a file that the disk has no room for kills QEMU in the middle of an instruction.
+            throw new IOException($"{free >> 20} MiB of disk are free, the machine has {start.Options.MemoryMiB} MiB of memory.");
         }
+
+        string scratch = Path.ChangeExtension(memory, ".log");
+        string[] arguments = [.. start.Line.Machine(start.Options, new MemoryFile(memory, Shared: true)), .. start.Line.Boot(start.Options, start.Kernel)];
+        await using EmulatedTarget target = await LaunchAsync(start with { ConsoleFile = scratch }, null, arguments, cancellation).ConfigureAwait(false);
+        await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+        File.Delete(scratch);
+        return new SavedMachine(await QemuState.SaveAsync(target._qemu, cancellation).ConfigureAwait(false), target.Log.TextSince(KernelLog.Start), target.Qmp.Version, start.Kernel.Id);
     }
 
-    private static async Task<string> ReadAsync(AgentSession session, SystemCalls calls, string path)
+    private static async Task<EmulatedTarget> RestoreAsync(Start start, InstantKernel saved, CancellationToken cancellation)
     {
-        CallResult open = await session.CallAsync(new SystemCall(calls.Openat, $"open(\"{path}\")").Arg(-100).In(CString(path)).Arg(0).Arg(0));
-        if (open.Errno != 0)
+        // The same machine to the letter, so that it does not matter what of its start a QEMU keeps outside the saved state.
+        string[] arguments =
+        [
+            .. start.Line.Machine(start.Options, new MemoryFile(saved.Memory, Shared: false)), .. start.Line.Boot(start.Options, start.Kernel), "-incoming", "defer",
+        ];
+        await File.AppendAllTextAsync(start.ConsoleFile, saved.Machine.Console + "\n", cancellation).ConfigureAwait(false);
+        EmulatedTarget target = await LaunchAsync(start, saved, arguments, cancellation).ConfigureAwait(false);
+        try
         {
-            throw new IOException($"{path} of the kernel under test could not be opened: {(Errno)open.Errno}.");
+            using CancellationTokenSource patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+            patience.CancelAfter(s_restorePatience);
+            await target._qemu.WhileItLivesAsync(QemuState.RestoreAsync(target._qemu, saved.Machine.State, patience.Token)).ConfigureAwait(false);
         }
-
-        var text = new System.Text.StringBuilder();
-        while (true)
+        catch (Exception e)
         {
-            CallResult read = await session.CallAsync(new SystemCall(calls.Read, "read()").Arg(open.Result).Out(16384).Arg(16384));
-            if (read.Result <= 0)
+            await target.DisposeAsync().ConfigureAwait(false);
+            if (e is IOException or QmpException or OperationCanceledException && !cancellation.IsCancellationRequested)
             {
-                await session.CallAsync(new SystemCall(calls.Close, "close()").Arg(open.Result));
-                return text.ToString();
+                throw new MachineFaultException($"QEMU did not take the saved state: {e.Message}", e);
             }
 
-            text.Append(System.Text.Encoding.UTF8.GetString(read.Buffers[0], 0, (int)read.Result));
+            throw;
         }
+
+        await target.BringUpAsync(s_restorePatience, cancellation).ConfigureAwait(false);
+        await target._control.SetClockAsync(DateTimeOffset.UtcNow).ConfigureAwait(false);
+        return target;
     }
 
-    private async Task LoadAsync(KernelModule module)
+    private static async Task<EmulatedTarget> LaunchAsync(Start start, InstantKernel? saved, IReadOnlyList<string> arguments, CancellationToken cancellation)
     {
-        CallResult open = await _control.CallAsync(new SystemCall(Calls.Openat, $"open(\"{module.PathInInitramfs}\")").Arg(-100).In(CString(module.PathInInitramfs)).Arg(0).Arg(0));
-        CallResult load = await _control.CallAsync(new SystemCall(Calls.FinitModule, $"finit_module({module.Name})").Arg(open.Result).In(CString("")).Arg(0), offload: true);
-        await _control.CallAsync(new SystemCall(Calls.Close, "close()").Arg(open.Result));
-        if (load.Errno is not 0 and not (int)Errno.EEXIST)
+        EmulatedTarget? target = null;
+        KernelLog log = new((line, token) => target!._control.LogAsync(line, token));
+        if (saved is not null)
         {
-            throw new MachineFaultException($"The module {module.Name} does not load on {_kernel.Release}: {(Errno)load.Errno}.\n{Log.Tail(10)}");
+            // What the kernel printed while it booted is part of its log, whoever it was booted for.
+            log.Feed(Encoding.UTF8.GetBytes(saved.Machine.Console + "\n"));
+        }
+
+        QemuProcess qemu = await QemuProcess.StartAsync(start.Build, start.Line, arguments, start.ConsoleFile, log, cancellation).ConfigureAwait(false);
+        target = new EmulatedTarget(start.Kernel, qemu, log) { Restored = saved is not null, Notes = start.Notes };
+        return target;
+    }
+
+    /// <summary>Waits for the agent; on failure the target is gone.</summary>
+    private async Task<EmulatedTarget> BringUpAsync(TimeSpan allowed, CancellationToken cancellation)
+    {
+        using CancellationTokenSource patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
+        patience.CancelAfter(allowed);
+        try
+        {
+            await _qemu.WhileItLivesAsync(OpenAgentAsync(patience.Token)).ConfigureAwait(false);
+            _watching = WatchAsync();
+            return this;
+        }
+        catch (Exception e)
+        {
+            await DisposeAsync().ConfigureAwait(false);
+            if (cancellation.IsCancellationRequested || e is not (MachineFaultException or IOException or OperationCanceledException))
+            {
+                throw;
+            }
+
+            throw new MachineFaultException(await ExplainAsync(allowed).ConfigureAwait(false), e);
         }
     }
 
-    private static byte[] CString(string text) => [.. System.Text.Encoding.UTF8.GetBytes(text), 0];
+    private async Task<bool> OpenAgentAsync(CancellationToken cancellation)
+    {
+        _agent = await AgentConnection.OpenAsync(_qemu.Channel, cancellation).ConfigureAwait(false);
+        _control = await ControlSession.OpenAsync(_agent, _kernel.Architecture, cancellation).ConfigureAwait(false);
+        return true;
+    }
+
+    private async Task<string> ExplainAsync(TimeSpan allowed)
+    {
+        QemuExit exit = await _qemu.Exited.ConfigureAwait(false);
+        string what = Log.Death.IsCompletedSuccessfully ? $"The kernel {_kernel.Id} died before its agent was up: {Log.Death.Result.Title}."
+            : exit.AskedByKernel ? $"The kernel {_kernel.Id} reset its machine before its agent was up."
+            : exit.Cause is null && exit.Code != 137 ? $"QEMU {exit} before the kernel {_kernel.Id} was up."
+            : $"The agent on {_kernel.Id} did not answer within {allowed.TotalSeconds:0} s.";
+        string console = Log.Tail(60);
+        return $"{what}{(exit.Errors.Length > 0 ? "\n" + exit.Errors : "")}\n{(console.Length > 0 ? "The end of its console:\n" + console : "Its console is empty.")}";
+    }
+
+    private async Task WatchAsync()
+    {
+        Task<QemuExit> exited = _qemu.Exited;
+        await Task.WhenAny(exited, Log.Death, _hung.Task).ConfigureAwait(false);
+        if (!exited.IsCompleted && !_hung.Task.IsCompleted)
+        {
+            await Task.WhenAny(exited, Task.Delay(s_lastWords)).ConfigureAwait(false);
+        }
+
+        if (!exited.IsCompleted)
+        {
+            // Not to be used any more; whoever waits for an answer of its agent gets one.
+            await _qemu.KillAsync().ConfigureAwait(false);
+        }
+
+        QemuExit exit = await exited.ConfigureAwait(false);
+        _died.TrySetResult(
+            Log.Death.IsCompletedSuccessfully ? OfReport(Log.Death.Result)
+            : _hung.Task.IsCompletedSuccessfully ? _hung.Task.Result
+            : _ending ? new TargetDeath(TargetEnd.ShutDown, "shut down", Log.Tail())
+            : exit.AskedByKernel ? new TargetDeath(TargetEnd.KernelDied, "the kernel reset or switched off its machine without a word", Log.Tail())
+            : new TargetDeath(TargetEnd.Lost, $"QEMU {exit} and the kernel had said nothing{(exit.Errors.Length > 0 ? ": " + exit.Errors : "")}", Log.Tail()));
+    }
+
+    // The report as it is now, with what followed it: the panic after the oops.
+    private TargetDeath OfReport(KernelReport first)
+    {
+        KernelReport report = Log.ReportsSince(KernelLog.Start).FirstOrDefault(r => r.Severity == Severity.Dead) ?? first;
+        return new TargetDeath(TargetEnd.KernelDied, report.Title, report.Text, report);
+    }
+
+    private sealed record Start(PreparedKernel Kernel, MachineOptions Options, MachineLine Line, string Build, string ConsoleFile, List<string> Notes);
 }

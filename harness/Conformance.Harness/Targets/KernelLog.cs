@@ -93,6 +93,34 @@ public sealed class KernelLog
         }
     }
 
+    /// <summary>Returns once the kernel has printed a line with this in it.</summary>
+    /// <exception cref="KernelLogEndedException">The log ended first.</exception>
+    public async Task WaitForAsync(string text, CancellationToken cancellation)
+    {
+        Waiter waiter = new(text, text) { IsMark = false };
+        lock (_lock)
+        {
+            if (_ended)
+            {
+                throw Ended(text);
+            }
+
+            _waiters.Add(waiter);
+        }
+
+        try
+        {
+            await waiter.Seen.Task.WaitAsync(cancellation).ConfigureAwait(false);
+        }
+        finally
+        {
+            lock (_lock)
+            {
+                _waiters.Remove(waiter);
+            }
+        }
+    }
+
     /// <summary>Reports that began at or after the mark, oldest first.</summary>
     public IReadOnlyList<KernelReport> ReportsSince(LogMark mark)
     {
@@ -238,6 +266,11 @@ public sealed class KernelLog
         int at = line.IndexOf(MarkPrefix, StringComparison.Ordinal);
         if (at < 0)
         {
+            foreach (Waiter waiter in _waiters.Where(w => !w.IsMark && line.Contains(w.Line, StringComparison.Ordinal)))
+            {
+                waiter.Seen.TrySetResult(new LogMark(_lines.Count));
+            }
+
             _watcher.Take(line, _during);
             Notice();
             return;
@@ -246,7 +279,7 @@ public sealed class KernelLog
         _watcher.Skip();
         foreach (Waiter waiter in _waiters)
         {
-            if (line.AsSpan(at).StartsWith(waiter.Line))
+            if (waiter.IsMark && line.AsSpan(at).StartsWith(waiter.Line))
             {
                 _during = waiter.Text;
                 _watcher.Fence();
@@ -278,6 +311,8 @@ public sealed class KernelLog
 
     private sealed record Waiter(string Line, string Text)
     {
+        public bool IsMark { get; init; } = true;
+
         public TaskCompletionSource<LogMark> Seen { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);
 
         public TaskCompletionSource Quiet { get; } = new(TaskCreationOptions.RunContinuationsAsynchronously);

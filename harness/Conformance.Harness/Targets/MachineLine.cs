@@ -3,31 +3,49 @@ using Conformance.Kernels;
 
 namespace Conformance.Targets;
 
-/// <summary>QEMU's arguments for one architecture. Every part can be saved and restored.</summary>
+/// <summary>The memory of a machine that is to be saved, or was.</summary>
+/// <param name="File">Holds it, page for page.</param>
+/// <param name="Shared">The machine writes to the file; otherwise to copies of the pages it changes, and the file stays as it is.</param>
+internal sealed record MemoryFile(string File, bool Shared);
+
+/// <summary>QEMU's arguments for one architecture. Every part of it can be saved and restored; devices that cannot are named in <see cref="Unsaved"/>.</summary>
 internal abstract record MachineLine
 {
+    private const string MemoryId = "ram";
+
+    // nvme says so itself; edu has no state description and would lose its registers without a word.
+    private static readonly string[] s_unsaved = ["nvme", "edu", "ivshmem-doorbell"];
+
     public static MachineLine For(KernelArchitecture architecture) =>
         architecture == KernelArchitecture.X86_64 ? new X86MachineLine() : new Arm64MachineLine();
 
+    /// <summary>Name of the program.</summary>
     public abstract string Program { get; }
 
+    /// <summary>Debian's package with it.</summary>
     public abstract string Package { get; }
 
-    protected abstract IEnumerable<string> Machine(MachineOptions options);
+    /// <summary>The first device among the options whose state QEMU cannot save; null when the machine can be saved.</summary>
+    public static string? Unsaved(MachineOptions options) =>
+        options.Devices.Select(d => d.Split(',')[0]).FirstOrDefault(d => s_unsaved.Contains(d, StringComparer.Ordinal));
 
-    protected abstract string KernelArguments(MachineOptions options);
-
-    /// <summary>Everything but the channels, which differ from start to start and are no part of the machine.</summary>
-    public IReadOnlyList<string> Arguments(MachineOptions options, string image, string initramfs)
+    /// <summary>The machine without the channels, which differ from start to start, and without what it boots.</summary>
+    public IReadOnlyList<string> Machine(MachineOptions options, MemoryFile? memory)
     {
-        var line = new List<string>(Machine(options))
+        List<string> line = ["-M", MachineType(options) + (memory is null ? "" : $",memory-backend={MemoryId}")];
+        if (memory is not null)
         {
-            "-smp", $"{options.Processors}", "-m", $"{options.MemoryMiB}M",
-            "-display", "none", "-nodefaults", "-no-reboot", "-no-user-config",
-            "-device", "virtio-serial-pci,id=channels", "-device", "virtserialport,chardev=agent,name=agent.0",
-            "-kernel", image, "-initrd", initramfs,
-            "-append", $"panic=-1 quiet {KernelArguments(options)} {string.Join(' ', options.ExtraKernelArguments)}".TrimEnd(),
-        };
+            line.AddRange(["-object", $"memory-backend-file,id={MemoryId},size={options.MemoryMiB}M,mem-path={QemuProcess.Escape(memory.File)},share={(memory.Shared ? "on" : "off")}"]);
+        }
+
+        // thread=single: QEMU 7.2's multi-threaded TCG breaks while a kernel patches itself.
+        line.AddRange(
+        [
+            "-accel", "tcg,thread=single", "-cpu", Processor, "-smp", $"{options.Processors}", "-m", $"{options.MemoryMiB}M",
+            "-display", "none", "-nodefaults", "-no-user-config", "-no-reboot",
+        ]);
+        line.AddRange(Parts(options));
+        line.AddRange(["-device", "virtio-serial-pci,id=channels", "-device", "virtserialport,chardev=agent,name=agent.0"]);
         for (int i = 0; i < options.Devices.Count; i++)
         {
             // An empty romfile: the firmware would otherwise run the option ROM, which costs seconds.
@@ -39,27 +57,37 @@ internal abstract record MachineLine
         return line;
     }
 
+    /// <summary>What the machine boots.</summary>
+    public IReadOnlyList<string> Boot(MachineOptions options, PreparedKernel kernel) =>
+        ["-kernel", kernel.ImagePath, "-initrd", kernel.InitramfsPath, "-append", CommandLine(options)];
+
+    /// <summary>
+    /// The kernel's command line. Warnings reach the console from the first line on (what is below loglevel is printed), and marks written to
+    /// /dev/kmsg are not limited to ten in five seconds.
+    /// </summary>
+    public string CommandLine(MachineOptions options) =>
+        $"panic=-1 loglevel=5 printk.time=1 printk.devkmsg=on sysrq_always_enabled {KernelArguments(options)} {options.ExtraKernelArguments}".TrimEnd();
+
+    protected abstract string Processor { get; }
+
+    protected abstract string MachineType(MachineOptions options);
+
+    protected abstract IEnumerable<string> Parts(MachineOptions options);
+
+    protected abstract string KernelArguments(MachineOptions options);
+
     private sealed record X86MachineLine : MachineLine
     {
         public override string Program => "qemu-system-x86_64";
 
         public override string Package => "qemu-system-x86";
 
-        // thread=single: QEMU 7.2's multi-threaded TCG breaks while a kernel patches itself. intel-iommu: amd-iommu cannot be saved.
-        protected override IEnumerable<string> Machine(MachineOptions options)
-        {
-            yield return "-M";
-            yield return "q35,kernel-irqchip=split";
-            yield return "-accel";
-            yield return "tcg,thread=single";
-            yield return "-cpu";
-            yield return "EPYC,+svm,+npt";
-            if (options.Iommu)
-            {
-                yield return "-device";
-                yield return "intel-iommu,intremap=on";
-            }
-        }
+        protected override string Processor => "EPYC,+svm,+npt";
+
+        protected override string MachineType(MachineOptions options) => "q35,kernel-irqchip=split";
+
+        // Not amd-iommu, which QEMU refuses to save; an AMD processor with Intel's IOMMU is odd and works.
+        protected override IEnumerable<string> Parts(MachineOptions options) => options.Iommu ? ["-device", "intel-iommu,intremap=on"] : [];
 
         protected override string KernelArguments(MachineOptions options) =>
             "console=ttyS0 mitigations=off" + (options.Iommu ? " intel_iommu=on" : "");
@@ -71,15 +99,11 @@ internal abstract record MachineLine
 
         public override string Package => "qemu-system-arm";
 
-        protected override IEnumerable<string> Machine(MachineOptions options)
-        {
-            yield return "-M";
-            yield return "virt,virtualization=on,gic-version=4" + (options.Iommu ? ",iommu=smmuv3" : "");
-            yield return "-accel";
-            yield return "tcg,thread=single";
-            yield return "-cpu";
-            yield return "max";
-        }
+        protected override string Processor => "max";
+
+        protected override string MachineType(MachineOptions options) => "virt,virtualization=on,gic-version=4" + (options.Iommu ? ",iommu=smmuv3" : "");
+
+        protected override IEnumerable<string> Parts(MachineOptions options) => [];
 
         protected override string KernelArguments(MachineOptions options) => "console=ttyAMA0 kvm-arm.vgic_v4_enable=1";
     }
