@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 using System.Diagnostics;
 using System.Net.Sockets;
+using System.Runtime.InteropServices;
+using Conformance.Uapi;
 using Conformance.Wire;
 using Xunit;
 
@@ -10,14 +12,10 @@ namespace Conformance.Harness.Tests.Wire;
 internal sealed class LocalAgent : IAsyncDisposable
 {
     private readonly Process _tether;
-    private readonly Socket _listener;
-    private readonly string _path;
 
-    private LocalAgent(Process tether, Socket listener, string path, NetworkStream stream)
+    private LocalAgent(Process tether, NetworkStream stream)
     {
         _tether = tether;
-        _listener = listener;
-        _path = path;
         Stream = stream;
     }
 
@@ -25,20 +23,26 @@ internal sealed class LocalAgent : IAsyncDisposable
 
     public AgentConnection Connection { get; private set; } = null!;
 
+    /// <summary>The tether, whose exit status is the agent's.</summary>
     public Process Process => _tether;
 
+    /// <summary>Where make puts the C parts.</summary>
     public static string Build { get; } = FindBuild();
+
+    /// <summary>The agent for this machine; <c>CONFORMANCE_TEST_AGENT</c> names another, such as <c>agent-checked</c>.</summary>
+    public static string Path { get; } = Environment.GetEnvironmentVariable("CONFORMANCE_TEST_AGENT")
+        ?? System.IO.Path.Combine(Build, RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? "agent-aarch64" : "agent-x86_64");
+
+    public static SystemCalls Calls { get; } = RuntimeInformation.ProcessArchitecture == Architecture.Arm64 ? SystemCalls.Arm64 : SystemCalls.X86_64;
 
     public static async Task<LocalAgent> StartAsync(bool hello = true)
     {
-        // The agent's standard input and output are pipes of ours; a file would do as well: its own small process joins them.
-        var start = new ProcessStartInfo(Path.Combine(Build, "agent-x86_64"), "--stdio") { RedirectStandardInput = true, RedirectStandardOutput = true };
-        Process agent = Process.Start(start)!;
-        (Socket ours, Socket theirs) = await PairAsync();
-        var bridge = new NetworkStream(theirs, ownsSocket: true);
-        _ = PumpAsync(bridge, agent.StandardInput.BaseStream);
-        _ = PumpAsync(agent.StandardOutput.BaseStream, bridge);
-        var local = new LocalAgent(agent, ours, "", new NetworkStream(ours, ownsSocket: true));
+        using TemporaryFolder folder = new();
+        using Socket listener = new(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
+        listener.Bind(new UnixDomainSocketEndPoint(folder["a"]));
+        listener.Listen(1);
+        Process tether = Process.Start(new ProcessStartInfo(System.IO.Path.Combine(Build, "tether"), [Path, "--connect", folder["a"]]) { RedirectStandardInput = true })!;
+        var local = new LocalAgent(tether, new NetworkStream(await listener.AcceptAsync(TestContext.Current.CancellationToken), ownsSocket: true));
         if (hello)
         {
             local.Connection = await AgentConnection.OpenAsync(local.Stream, TestContext.Current.CancellationToken);
@@ -47,56 +51,29 @@ internal sealed class LocalAgent : IAsyncDisposable
         return local;
     }
 
+    /// <summary>A session that gives up when the test is to.</summary>
+    public async Task<AgentSession> OpenAsync()
+    {
+        AgentSession session = await Connection.OpenSessionAsync(TestContext.Current.CancellationToken);
+        session.Deadline = TestContext.Current.CancellationToken;
+        return session;
+    }
+
+    /// <summary>Closes the stream, at which the agent ends its sessions and exits.</summary>
     public async ValueTask DisposeAsync()
     {
         await Stream.DisposeAsync();
-        _listener.Dispose();
         await _tether.WaitForExitAsync();
         _tether.Dispose();
-    }
-
-    private static async Task PumpAsync(Stream from, Stream to)
-    {
-        try
-        {
-            byte[] buffer = new byte[65536];
-            for (int n; (n = await from.ReadAsync(buffer)) > 0;)
-            {
-                await to.WriteAsync(buffer.AsMemory(0, n));
-                await to.FlushAsync();
-            }
-        }
-        catch (Exception e) when (e is IOException or ObjectDisposedException)
-        {
-            // The other side went away, which is how every connection ends.
-            Trace.WriteLine(e.Message);
-        }
-        finally
-        {
-            await to.DisposeAsync();
-        }
-    }
-
-    private static async Task<(Socket, Socket)> PairAsync()
-    {
-        using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        string path = Path.Combine(Path.GetTempPath(), $"cfm-{Guid.NewGuid():n}.sock");
-        listener.Bind(new UnixDomainSocketEndPoint(path));
-        listener.Listen(1);
-        var client = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        Task<Socket> accepted = listener.AcceptAsync();
-        await client.ConnectAsync(new UnixDomainSocketEndPoint(path));
-        File.Delete(path);
-        return (client, await accepted);
     }
 
     private static string FindBuild()
     {
         for (DirectoryInfo? folder = new(AppContext.BaseDirectory); folder is not null; folder = folder.Parent)
         {
-            if (File.Exists(Path.Combine(folder.FullName, "Conformance.sln")))
+            if (File.Exists(System.IO.Path.Combine(folder.FullName, "Conformance.sln")))
             {
-                return Path.Combine(folder.FullName, "build");
+                return System.IO.Path.Combine(folder.FullName, "build");
             }
         }
 

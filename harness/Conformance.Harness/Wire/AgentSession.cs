@@ -254,9 +254,14 @@ public sealed class AgentSession : IAsyncDisposable
                 patience.Token).ConfigureAwait(false);
             Connection.End(this, new SessionEnd(status, ""));
         }
-        catch (Exception e) when (e is AgentRefusedException or AgentLostException && Ended.IsCompleted)
+        catch (AgentRefusedException e)
         {
-            // It ended by itself at the same moment, or together with everything else.
+            // The agent knows of no such session any more: it ended at the same moment, or another connection's HELLO ended it.
+            Connection.End(this, new SessionEnd(-1, e.Message));
+        }
+        catch (AgentLostException) when (Ended.IsCompleted)
+        {
+            // It ended together with everything else.
         }
     }
 }
