@@ -112,6 +112,7 @@ internal static class CommandLine
             Merge(output),
             Doctor(output),
             Test(output),
+            Bench(output),
         };
         return root;
     }
@@ -230,5 +231,21 @@ internal static class CommandLine
         command.SetAction((parsed, cancellation) => new TestCommand(Installation.Find(AppContext.BaseDirectory), output)
             .RunAsync(parsed.GetValue(coverage), parsed.GetValue(filter) ?? [], cancellation));
         return command;
+    }
+
+    private static Command Bench(CommandOutput output)
+    {
+        Option<string> kernel = new("--kernel", "-k") { Description = "Kernel to boot.", DefaultValueFactory = _ => RunRequest.DefaultKernel, HelpName = "KERNEL" };
+        Option<string> claim = new("--test", "-t") { Description = "The claim to run.", DefaultValueFactory = _ => BenchCommand.DefaultClaim, HelpName = "ID" };
+        Option<int> rounds = new("--rounds") { Description = "How often each is measured.", DefaultValueFactory = _ => BenchCommand.DefaultRounds, HelpName = "N" };
+        Command boot = new("boot", "First verdict and whole command against a bare boot of the same kernel; exits 1 when one is over its limit.") { kernel, claim, rounds };
+        boot.SetAction(async (parsed, cancellation) =>
+        {
+            using KernelStore store = new(CacheDirectory.Default);
+            return await new BenchCommand(Installation.Find(AppContext.BaseDirectory), store.PrepareAsync, output)
+                .BootAsync(parsed.GetValue(kernel)!, parsed.GetValue(claim)!, Math.Max(1, parsed.GetValue(rounds)), cancellation)
+                .ConfigureAwait(false);
+        });
+        return new Command("bench", "Measure what testing costs on this machine.") { boot };
     }
 }

@@ -10,7 +10,9 @@ namespace Conformance.Cli;
 /// <summary>The suites of one run on one kernel, and what came of them.</summary>
 internal sealed class KernelRun
 {
-    private const string PreviousFolder = "previous";
+    /// <summary>Where in the output folder the results of the run before are kept.</summary>
+    public const string PreviousFolder = "previous";
+
     private static readonly TimeSpan IdleLimit = TimeSpan.FromMinutes(5);
 
     private readonly Lock _lock = new();
@@ -194,7 +196,15 @@ internal sealed class KernelRun
                 break;
             case JournalEvent.Begin:
                 progress.Current = line.Test;
-                _view.Now(part, line.Test);
+                if (progress.Up)
+                {
+                    _view.Now(part, line.Test);
+                }
+
+                break;
+            case JournalEvent.Target:
+                progress.Up = true;
+                _view.Now(part, progress.Current ?? $"{suite.Name}: {Kernel.Id} is up");
                 break;
             case JournalEvent.Verdict when line.Record is { } record:
                 progress.Done.Add(record.Id);
@@ -308,8 +318,12 @@ internal sealed class KernelRun
 
         public bool Closed { get; set; }
 
+        /// <summary>Whether the kernel is up: the first test begins, and waits for it, while it boots.</summary>
+        public bool Up { get; set; }
+
         public void Start()
         {
+            Up = false;
             Current = null;
             Moved = false;
         }

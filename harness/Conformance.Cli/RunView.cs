@@ -144,10 +144,11 @@ internal sealed class RunView : IDisposable
             return;
         }
 
-        string done = $"[{_counts.Values.Sum().ToString(CultureInfo.InvariantCulture)}/{_planned.ToString(CultureInfo.InvariantCulture)}] ";
+        int decided = _counts.Values.Sum();
+        string done = _planned > 0 ? string.Create(CultureInfo.InvariantCulture, $"[{decided}/{_planned}] ") : string.Empty;
         string now = string.Join("  ", _now.Values.Select(n =>
             $"{n.Text} {Stopwatch.GetElapsedTime(n.Since).TotalSeconds.ToString("0.0", CultureInfo.InvariantCulture)} s"));
-        string line = $"{done}{now}  ({Counts(_counts)})";
+        string line = $"{done}{now}{(decided > 0 ? $"  ({Counts(_counts)})" : string.Empty)}";
         _output.Out.Write(line.Length < _output.Width ? line : string.Concat(line.AsSpan(0, _output.Width - 2), "…"));
         _output.Out.Flush();
         _statusShown = true;
