@@ -39,7 +39,8 @@ public static class BareBoot
         start.ArgumentList.Add(line.Program);
 
         // Its agent channel has nobody at the other end, and its console goes where no one reads.
-        foreach (string argument in line.Arguments(options, kernel.ImagePath, initramfs).Concat(["-chardev", "null,id=agent", "-serial", "null"]))
+        PreparedKernel bare = kernel with { InitramfsPath = initramfs };
+        foreach (string argument in (IEnumerable<string>)[.. line.Machine(options, memory: null), .. line.Boot(options, bare), "-chardev", "null,id=agent", "-serial", "null"])
         {
             start.ArgumentList.Add(argument);
         }
