@@ -396,7 +396,10 @@ public sealed class OutboundEventChannelTests(KernelUnderTest kernel)
         XenDomain domain = await XenDomain.CreateAsync(kernel);
 
         (await domain.Xen.TryBindEventFdAsync(20, -1)).Should().Be(Errno.EBADF);
-        (await domain.Xen.TryBindEventFdAsync(20, 1000)).Should().Be(Errno.EBADF);
+        (await domain.Xen.TryBindEventFdAsync(20, int.MaxValue)).Should().Be(Errno.EBADF);
+        EventFd closed = await kernel.CreateEventFdAsync();
+        await closed.CloseAsync();
+        (await domain.Xen.TryBindEventFdAsync(20, closed.Number)).Should().Be(Errno.EBADF);
         (await domain.Xen.TryBindEventFdAsync(20, domain.Vm.Fd.Number)).Should().Be(Errno.EINVAL, "it is no eventfd");
         (await domain.Xen.TryUnbindPortAsync(20)).Should().Be(Errno.ENOENT, "nothing was bound");
         await GuestSendLeavesAsync(domain, 20);

@@ -257,6 +257,14 @@ internal sealed class XenDomain
     /// <summary>The command that waits, halted, for the next fence.</summary>
     public GuestCommand HaltUntilFence(int vcpu = 0) => GuestCommand.HaltUntilTaken(Fence, ++_fences[vcpu]);
 
+    /// <summary>This domain's guest is the other one's, moved here in the middle of its scripts.</summary>
+    public void GoOnFrom(XenDomain other)
+    {
+        other._fences.CopyTo(_fences, 0);
+        other._read.CopyTo(_read, 0);
+        other._apicEnabled.CopyTo(_apicEnabled, 0);
+    }
+
     /// <summary>The vCPU halts with interrupts on and sleeps in the kernel: only a wake-up gets it out.</summary>
     public async Task HaltAsync(int vcpu = 0)
     {
