@@ -110,6 +110,11 @@ internal static class CommandLine
             Run(output),
             List(output),
             Merge(output),
+            Report(output),
+            Compare(output),
+            Export(output),
+            Explain(output),
+            Accept(output),
             Doctor(output),
             Test(output),
             Bench(output),
@@ -201,6 +206,64 @@ internal static class CommandLine
         Command command = new("list", "Show the tests with their ids, the clauses and which have no test, the suites, or the kernels in the cache.") { what };
         command.SetAction((parsed, cancellation) =>
             new ListCommand(Installation.Find(AppContext.BaseDirectory), output).RunAsync(parsed.GetValue(what)!, cancellation));
+        return command;
+    }
+
+    private static Argument<string> ResultsArgument(string name = "results", string? value = RunRequest.DefaultOutput)
+    {
+        Argument<string> folder = new(name) { Description = "The folder given to 'run --output', or that of one kernel in it." };
+        if (value is not null)
+        {
+            folder.DefaultValueFactory = _ => value;
+        }
+
+        return folder;
+    }
+
+    private static Command Report(CommandOutput output)
+    {
+        Argument<string> folder = ResultsArgument();
+        Option<string?> baseline = new("--baseline") { Description = "Results to show the changes since.", HelpName = "DIR" };
+        Option<string?> file = new("--output", "-o") { Description = "The page. Default: report.html in the results folder.", HelpName = "FILE" };
+        Command command = new("report", "Write one self-contained page for release qualification.") { folder, baseline, file };
+        command.SetAction(parsed => ReportCommand.Run(Installation.Find(AppContext.BaseDirectory), parsed.GetValue(folder)!, parsed.GetValue(baseline), parsed.GetValue(file), output));
+        return command;
+    }
+
+    private static Command Compare(CommandOutput output)
+    {
+        Argument<string> before = ResultsArgument("before", null), after = ResultsArgument("after", null);
+        Command command = new("compare", "Show what changed between two runs or two kernels; exit 1 only on regressions.") { before, after };
+        command.SetAction(parsed => CompareCommand.Run(parsed.GetValue(before)!, parsed.GetValue(after)!, output));
+        return command;
+    }
+
+    private static Command Export(CommandOutput output)
+    {
+        Argument<string> folder = ResultsArgument();
+        Option<string[]> format = new("--format", "-f") { Description = ExportCommand.Known, HelpName = "NAME", Required = true };
+        Option<string?> into = new("--into") { Description = "Folder for the files. Default: standard output.", HelpName = "DIR" };
+        Command command = new("export", "Write results in the formats of other tools.") { folder, format, into };
+        command.SetAction(parsed => ExportCommand.Run(parsed.GetValue(folder)!, parsed.GetValue(format)!, parsed.GetValue(into), output));
+        return command;
+    }
+
+    private static Command Explain(CommandOutput output)
+    {
+        Argument<string> id = new("test") { Description = "Id of a test, or of a theory with all its rows." };
+        Option<string> results = new("--results") { Description = "Results to say how kernels answered.", HelpName = "DIR", DefaultValueFactory = _ => RunRequest.DefaultOutput };
+        Command command = new("explain", "Show what a test claims, the rules it rests on with their sources, and how kernels answered.") { id, results };
+        command.SetAction((parsed, cancellation) =>
+            ExplainCommand.RunAsync(Installation.Find(AppContext.BaseDirectory), parsed.GetValue(id)!, parsed.GetValue(results)!, output, cancellation));
+        return command;
+    }
+
+    private static Command Accept(CommandOutput output)
+    {
+        Argument<string> name = new("snapshot") { Description = "Part of the snapshot's name. Default: all that differ.", DefaultValueFactory = _ => string.Empty };
+        Option<bool> yes = new("--yes") { Description = "Take what was received." };
+        Command command = new("accept", "Show what differs from approved behaviour, and take it with --yes.") { name, yes };
+        command.SetAction(parsed => AcceptCommand.Run(Installation.Find(AppContext.BaseDirectory), parsed.GetValue(name)!, parsed.GetValue(yes), output));
         return command;
     }
 

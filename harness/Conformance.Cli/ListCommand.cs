@@ -25,7 +25,7 @@ internal sealed class ListCommand(Installation installation, CommandOutput outpu
                 Kernels();
                 break;
             default:
-                await TestsAsync(cancellation).ConfigureAwait(false);
+                await PrintTestsAsync(cancellation).ConfigureAwait(false);
                 break;
         }
 
@@ -68,9 +68,10 @@ internal sealed class ListCommand(Installation installation, CommandOutput outpu
         }
     }
 
-    /// <summary>Rows of theories are known only to the suites themselves, so each lists its own.</summary>
-    private async Task TestsAsync(CancellationToken cancellation)
+    /// <summary>Every test, negative controls too, by id. Rows of theories are known only to the suites themselves, so each lists its own.</summary>
+    public async Task<IReadOnlyList<ListedTest>> TestsAsync(CancellationToken cancellation)
     {
+        var tests = new List<ListedTest>();
         foreach (SuiteAssembly suite in SuiteAssembly.LoadAll(installation).Where(s => s.Tests.Count > 0))
         {
             ProcessStartInfo start = new(suite.Executable) { RedirectStandardOutput = true, ArgumentList = { SuiteRunner.ListArgument } };
@@ -82,13 +83,19 @@ internal sealed class ListCommand(Installation installation, CommandOutput outpu
                 throw new MachineFaultException($"{suite.Executable} {SuiteRunner.ListArgument} ended with exit code {process.ExitCode}.");
             }
 
-            foreach (ListedTest test in text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            tests.AddRange(text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
                 .Select(line => JsonSerializer.Deserialize(line, ListedTestContext.Default.ListedTest)!)
-                .Where(t => !t.NegativeControl)
-                .OrderBy(t => t.Id, StringComparer.Ordinal))
-            {
-                output.Out.WriteLine(test.Id);
-            }
+                .OrderBy(t => t.Id, StringComparer.Ordinal));
+        }
+
+        return tests;
+    }
+
+    private async Task PrintTestsAsync(CancellationToken cancellation)
+    {
+        foreach (ListedTest test in (await TestsAsync(cancellation).ConfigureAwait(false)).Where(t => !t.NegativeControl))
+        {
+            output.Out.WriteLine(test.Id);
         }
     }
 

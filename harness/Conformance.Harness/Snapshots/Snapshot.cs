@@ -41,7 +41,7 @@ public static class Snapshot
     }
 
     /// <summary>Line by line, with the common ones as context: enough to see what changed without another tool.</summary>
-    internal static string Difference(string wanted, string seen)
+    public static string Difference(string wanted, string seen)
     {
         string[] a = wanted.TrimEnd('\n').Split('\n');
         string[] b = seen.TrimEnd('\n').Split('\n');
