@@ -153,6 +153,21 @@ public sealed class KernelCacheTests : IDisposable
     }
 
     [Fact]
+    public async Task TrimmingKeepsTheRecentAndTheUsed()
+    {
+        await MakeAsync("used", 1, age: 4);
+        await MakeAsync("old", 1, age: 3);
+        await MakeAsync("recent", 1, age: 2);
+        using KernelCache user = new(_folder.Path);
+        await user.TryUseAsync(Kind, "used", CancellationToken.None);
+        Directory.SetLastWriteTimeUtc(user.PathOf(Kind, "used"), DateTime.UtcNow.AddDays(-4));
+
+        user.Trim(Kind, keep: 1);
+
+        user.Keys(Kind).Should().Equal("recent", "used");
+    }
+
+    [Fact]
     public void LeftoversOfADeadRunGo()
     {
         Directory.CreateDirectory(_folder[$"kernels/{Kind}/.new-half"]);

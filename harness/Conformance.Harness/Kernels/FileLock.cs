@@ -81,7 +81,16 @@ internal sealed class FileLock : IDisposable
     }
 
     /// <inheritdoc/>
-    public void Dispose() => _file.Dispose();
+    public void Dispose()
+    {
+        // Closing alone does not unlock while a child that was just forked elsewhere in this process still has the descriptor.
+        if (!_file.IsClosed)
+        {
+            Lock(_file, FileLocking.LOCK_UN);
+        }
+
+        _file.Dispose();
+    }
 
     private static SafeFileHandle Open(string path)
     {

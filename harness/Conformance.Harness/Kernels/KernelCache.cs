@@ -150,21 +150,10 @@ internal sealed class KernelCache(string root) : IDisposable
                 break;
             }
 
-            using FileLock? maker = FileLock.TryAcquire(MakerLock(entry.Kind, entry.Name), exclusive: true);
-            using FileLock? users = maker is null ? null : FileLock.TryAcquire(UserLock(entry.Kind, entry.Name), exclusive: true);
-            if (users is null)
+            if (!TryRemove(entry.Kind, entry.Name))
             {
                 inUse++;
                 continue;
-            }
-
-            if (Directory.Exists(entry.Path))
-            {
-                // Renamed first: an interrupted removal must not leave half an entry under its name.
-                string discarded = Path.Combine(Path.GetDirectoryName(entry.Path)!, Discarded + entry.Name);
-                RemoveDirectory(discarded);
-                Directory.Move(entry.Path, discarded);
-                RemoveDirectory(discarded);
             }
 
             total -= entry.Bytes;
@@ -172,6 +161,15 @@ internal sealed class KernelCache(string root) : IDisposable
         }
 
         return new PruneResult(removed, total, inUse);
+    }
+
+    /// <summary>Removes all but the most recently used entries of a kind; those in use stay.</summary>
+    public void Trim(string kind, int keep)
+    {
+        foreach (string key in Keys(kind).OrderByDescending(key => Directory.GetLastWriteTimeUtc(PathOf(kind, key))).Skip(keep))
+        {
+            TryRemove(kind, key);
+        }
     }
 
     /// <inheritdoc/>
@@ -200,6 +198,29 @@ internal sealed class KernelCache(string root) : IDisposable
     private string MakerLock(string kind, string key) => Path.Combine(root, "locks", $"{kind}-{key}.make");
 
     private string UserLock(string kind, string key) => Path.Combine(root, "locks", $"{kind}-{key}.use");
+
+    // False when a run uses it, or is making it.
+    private bool TryRemove(string kind, string key)
+    {
+        using FileLock? maker = FileLock.TryAcquire(MakerLock(kind, key), exclusive: true);
+        using FileLock? users = maker is null ? null : FileLock.TryAcquire(UserLock(kind, key), exclusive: true);
+        if (users is null)
+        {
+            return false;
+        }
+
+        string path = PathOf(kind, key);
+        if (Directory.Exists(path))
+        {
+            // Renamed first: an interrupted removal must not leave half an entry under its name.
+            string discarded = Path.Combine(Path.GetDirectoryName(path)!, Discarded + key);
+            RemoveDirectory(discarded);
+            Directory.Move(path, discarded);
+            RemoveDirectory(discarded);
+        }
+
+        return true;
+    }
 
     private void RemoveLeftovers()
     {

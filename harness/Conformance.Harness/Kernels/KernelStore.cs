@@ -11,6 +11,8 @@ namespace Conformance.Kernels;
 /// </summary>
 public sealed class KernelStore : IDisposable
 {
+    private const int KeptInitramfs = 32;
+
     private readonly string _cacheDirectory;
     private readonly KernelCache _cache;
     private readonly DebianKernels _debian;
@@ -290,6 +292,9 @@ public sealed class KernelStore : IDisposable
                 await using FileStream file = File.Create(Path.Combine(temporary, FileName));
                 content.Position = 0;
                 await content.CopyToAsync(file, cancellation).ConfigureAwait(false);
+
+                // Every build of the agent or a guest makes another one.
+                _cache.Trim(KernelCache.InitramfsKind, KeptInitramfs);
             },
             progress: null,
             cancellation).ConfigureAwait(false);

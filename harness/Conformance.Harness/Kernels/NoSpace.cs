@@ -23,6 +23,6 @@ internal static class NoSpace
             // The figure is a courtesy.
         }
 
-        return $"No space left for kernels under {directory}{free}. Free some with 'conformance cache prune', or set CONFORMANCE_CACHE to a larger disk.";
+        return $"No space left for kernels under {directory}{free}. Free some (any folder below its kernels/ may be deleted while nothing runs), or set CONFORMANCE_CACHE to a larger disk.";
     }
 }
