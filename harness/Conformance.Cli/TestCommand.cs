@@ -26,7 +26,9 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
         string reports = Path.Combine(installation.Build, "test");
         Directory.CreateDirectory(reports);
         Tally all = new(0, 0, 0, Whole: true);
-        foreach (string project in Directory.EnumerateDirectories(installation.Harness, "*" + Suffix).Order(StringComparer.Ordinal))
+        foreach (string project in Directory.EnumerateDirectories(installation.Harness, "*" + Suffix)
+            .OrderBy(p => Path.GetFileName(p) != Covered)
+            .ThenBy(p => p, StringComparer.Ordinal))
         {
             all += coverage && Path.GetFileName(project) == Covered
                 ? await CoverAsync(project, reports, cancellation).ConfigureAwait(false)
