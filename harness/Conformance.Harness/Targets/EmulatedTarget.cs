@@ -23,6 +23,7 @@ public sealed class EmulatedTarget : Target
     private static readonly TimeSpan s_lastWords = TimeSpan.FromMilliseconds(500);
 
     private readonly PreparedKernel _kernel;
+    private readonly HashSet<string> _loaded = new(StringComparer.Ordinal);
     private readonly QemuProcess _qemu;
     private readonly TaskCompletionSource<TargetDeath> _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly TaskCompletionSource<TargetDeath> _hung = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -65,29 +66,29 @@ public sealed class EmulatedTarget : Target
     /// <summary>What the reader of a report should know of how it was started: a saved machine that had to be dropped, one that could not be made.</summary>
     public IReadOnlyList<string> Notes { get; private init; } = [];
 
-    /// <summary>Starts QEMU and returns when the agent has answered.</summary>
+    /// <summary>Starts QEMU and returns when the agent has answered and the modules of the options are loaded.</summary>
     /// <param name="kernel">A kernel that has an image.</param>
     /// <param name="options">The machine.</param>
     /// <param name="build">Folder with tether.</param>
     /// <param name="work">Folder for <c>console.log</c>, which this start appends to.</param>
-    /// <exception cref="MachineFaultException">QEMU is missing or refused its arguments, or the kernel did not come up: the message has what it printed.</exception>
+    /// <exception cref="MachineFaultException">
+    /// QEMU is missing or refused its arguments, the kernel did not come up or refused a module: the message has what it printed.
+    /// </exception>
     public static async Task<EmulatedTarget> StartAsync(PreparedKernel kernel, MachineOptions options, string build, string work, CancellationToken cancellation)
     {
         MachineLine line = MachineLine.For(kernel.Architecture);
         Start start = new(kernel, options, line, build, Path.Combine(work, "console.log"), []);
-        if (options.SnapshotDirectory is { } directory && !options.FreshBoot)
+        EmulatedTarget target = await TryRestoreAsync(start, cancellation).ConfigureAwait(false) ?? await BootAsync(start, cancellation).ConfigureAwait(false);
+        try
         {
-            if (MachineLine.Unsaved(options) is { } device)
-            {
-                start.Notes.Add($"QEMU cannot save a machine with {device}: the kernel is booted each time.");
-            }
-            else if (await TryRestoreAsync(start, new InstantKernels(directory), cancellation).ConfigureAwait(false) is { } restored)
-            {
-                return restored;
-            }
+            await target.LoadModulesAsync(options.Modules).ConfigureAwait(false);
+            return target;
         }
-
-        return await BootAsync(start, cancellation).ConfigureAwait(false);
+        catch
+        {
+            await target.DisposeAsync().ConfigureAwait(false);
+            throw;
+        }
     }
 
     /// <inheritdoc/>
@@ -99,14 +100,15 @@ public sealed class EmulatedTarget : Target
     /// <inheritdoc/>
     public override async Task LoadModulesAsync(IReadOnlyList<string> names)
     {
-        HashSet<string> loaded = new(StringComparer.Ordinal);
-        foreach (KernelModule module in names.SelectMany(n => _kernel.LoadOrder(n) ?? []).Where(m => loaded.Add(m.Name)))
+        foreach (KernelModule module in ModulesOf(_kernel, names).Where(m => !_loaded.Contains(m.Name)))
         {
             Errno answer = await _control.LoadModuleAsync(module.PathInInitramfs).ConfigureAwait(false);
             if (answer is not Errno.None and not Errno.EEXIST)
             {
                 throw new MachineFaultException($"The module {module.Name} does not load on {_kernel.Release}: {answer}.\n{Log.Tail(10)}");
             }
+
+            _loaded.Add(module.Name);
         }
     }
 
@@ -162,16 +164,34 @@ public sealed class EmulatedTarget : Target
         return await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
     }
 
-    /// <summary>A target out of a saved machine, which is made first when there is none; null when that does not work, with a note.</summary>
-    private static async Task<EmulatedTarget?> TryRestoreAsync(Start start, InstantKernels kernels, CancellationToken cancellation)
+    private static IEnumerable<KernelModule> ModulesOf(PreparedKernel kernel, IEnumerable<string> names) =>
+        names.SelectMany(n => kernel.LoadOrder(n) ?? []).DistinctBy(m => m.Name);
+
+    /// <summary>A target out of a saved machine, which is made first when there is none; null when that is not wanted or does not work, with a note.</summary>
+    private static async Task<EmulatedTarget?> TryRestoreAsync(Start start, CancellationToken cancellation)
     {
+        if (start.Options.SnapshotDirectory is not { } directory || start.Options.FreshBoot)
+        {
+            return null;
+        }
+
+        if (MachineLine.Unsaved(start.Options) is { } device)
+        {
+            start.Notes.Add($"QEMU cannot save a machine with {device}: the kernel is booted each time.");
+            return null;
+        }
+
         try
         {
-            using InstantKernel saved = await kernels.GetAsync(
-                InstantKernels.KeyOf(start.Kernel, start.Line, start.Options), memory => SaveAsync(start, memory, cancellation), start.Notes.Add, cancellation).ConfigureAwait(false);
+            InstantKernels kernels = new(directory);
+            IReadOnlyList<KernelModule> modules = ModulesWorthSaving(start);
+            using InstantKernel saved = modules.Count == 0
+                ? await GetBootedAsync(start, kernels, cancellation).ConfigureAwait(false)
+                : await kernels.GetAsync(
+                    InstantKernels.KeyOf(start.Kernel, start.Line, start.Options, modules), memory => SaveLoadedAsync(start, kernels, modules, memory, cancellation), start.Notes.Add, cancellation).ConfigureAwait(false);
             try
             {
-                return await RestoreAsync(start, saved, cancellation).ConfigureAwait(false);
+                return await RestoreAsync(start, saved.Machine, new MemoryFile(saved.Memory, Shared: false), modules, cancellation).ConfigureAwait(false);
             }
             catch (MachineFaultException e)
             {
@@ -182,13 +202,46 @@ public sealed class EmulatedTarget : Target
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or QmpException)
         {
-            start.Notes.Add($"The booted kernel could not be saved for the next time: {e.Message}");
+            start.Notes.Add($"The kernel could not be saved for the next time: {e.Message}");
             return null;
         }
     }
 
+    /// <summary>
+    /// The modules under test, unless one is swapped: such a machine would be restored once or twice before there is another build of the
+    /// module, and it is quicker to load it into the one that all builds share.
+    /// </summary>
+    private static IReadOnlyList<KernelModule> ModulesWorthSaving(Start start)
+    {
+        KernelModule[] modules = [.. ModulesOf(start.Kernel, start.Options.Modules)];
+        return modules.Any(m => m.Overridden) && start.Options.Isolation == Isolation.Suite ? [] : modules;
+    }
+
+    private static Task<InstantKernel> GetBootedAsync(Start start, InstantKernels kernels, CancellationToken cancellation) => kernels.GetAsync(
+        InstantKernels.KeyOf(start.Kernel, start.Line, start.Options, []), memory => SaveBootedAsync(start, memory, cancellation), start.Notes.Add, cancellation);
+
     /// <summary>Boots the kernel with its memory in a file and returns what else makes the machine, once the agent is ready.</summary>
-    private static async Task<SavedMachine> SaveAsync(Start start, string memory, CancellationToken cancellation)
+    private static async Task<SavedMachine> SaveBootedAsync(Start start, string memory, CancellationToken cancellation)
+    {
+        string scratch = CheckRoom(start, memory);
+        string[] arguments = [.. start.Line.Machine(start.Options, new MemoryFile(memory, Shared: true)), .. start.Line.Boot(start.Options, start.Kernel)];
+        await using EmulatedTarget target = await LaunchAsync(start with { ConsoleFile = scratch }, null, arguments, cancellation).ConfigureAwait(false);
+        await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+        return await target.SaveAsync(scratch, cancellation).ConfigureAwait(false);
+    }
+
+    /// <summary>Restores the booted kernel on a copy of its memory, loads modules into it and saves it again.</summary>
+    private static async Task<SavedMachine> SaveLoadedAsync(Start start, InstantKernels kernels, IReadOnlyList<KernelModule> modules, string memory, CancellationToken cancellation)
+    {
+        string scratch = CheckRoom(start, memory);
+        using InstantKernel booted = await GetBootedAsync(start, kernels, cancellation).ConfigureAwait(false);
+        MemoryPages.Copy(booted.Memory, memory, cancellation);
+        await using EmulatedTarget target = await RestoreAsync(start with { ConsoleFile = scratch }, booted.Machine, new MemoryFile(memory, Shared: true), [], cancellation).ConfigureAwait(false);
+        await target.LoadModulesAsync([.. modules.Select(m => m.Name)]).ConfigureAwait(false);
+        return await target.SaveAsync(scratch, cancellation).ConfigureAwait(false);
+    }
+
+    private static string CheckRoom(Start start, string memory)
     {
         long free = new DriveInfo(Path.GetDirectoryName(memory)!).AvailableFreeSpace;
         if (free < (start.Options.MemoryMiB + 64L) << 20)
@@ -197,28 +250,21 @@ public sealed class EmulatedTarget : Target
             throw new IOException($"{free >> 20} MiB of disk are free, the machine has {start.Options.MemoryMiB} MiB of memory.");
         }
 
-        string scratch = Path.ChangeExtension(memory, ".log");
-        string[] arguments = [.. start.Line.Machine(start.Options, new MemoryFile(memory, Shared: true)), .. start.Line.Boot(start.Options, start.Kernel)];
-        await using EmulatedTarget target = await LaunchAsync(start with { ConsoleFile = scratch }, null, arguments, cancellation).ConfigureAwait(false);
-        await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
-        File.Delete(scratch);
-        return new SavedMachine(await QemuState.SaveAsync(target._qemu, cancellation).ConfigureAwait(false), target.Log.TextSince(KernelLog.Start), target.Qmp.Version, start.Kernel.Id);
+        return Path.ChangeExtension(memory, ".log");
     }
 
-    private static async Task<EmulatedTarget> RestoreAsync(Start start, InstantKernel saved, CancellationToken cancellation)
+    private static async Task<EmulatedTarget> RestoreAsync(Start start, SavedMachine machine, MemoryFile memory, IReadOnlyList<KernelModule> loaded, CancellationToken cancellation)
     {
         // The same machine to the letter, so that it does not matter what of its start a QEMU keeps outside the saved state.
-        string[] arguments =
-        [
-            .. start.Line.Machine(start.Options, new MemoryFile(saved.Memory, Shared: false)), .. start.Line.Boot(start.Options, start.Kernel), "-incoming", "defer",
-        ];
-        await File.AppendAllTextAsync(start.ConsoleFile, saved.Machine.Console + "\n", cancellation).ConfigureAwait(false);
-        EmulatedTarget target = await LaunchAsync(start, saved, arguments, cancellation).ConfigureAwait(false);
+        string[] arguments = [.. start.Line.Machine(start.Options, memory), .. start.Line.Boot(start.Options, start.Kernel), "-incoming", "defer"];
+        await File.AppendAllTextAsync(start.ConsoleFile, machine.Console + "\n", cancellation).ConfigureAwait(false);
+        EmulatedTarget target = await LaunchAsync(start, machine, arguments, cancellation).ConfigureAwait(false);
+        target._loaded.UnionWith(loaded.Select(m => m.Name));
         try
         {
             using CancellationTokenSource patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
             patience.CancelAfter(s_restorePatience);
-            await target._qemu.WhileItLivesAsync(QemuState.RestoreAsync(target._qemu, saved.Machine.State, patience.Token)).ConfigureAwait(false);
+            await target._qemu.WhileItLivesAsync(QemuState.RestoreAsync(target._qemu, machine.State, patience.Token)).ConfigureAwait(false);
         }
         catch (Exception e)
         {
@@ -236,14 +282,14 @@ public sealed class EmulatedTarget : Target
         return target;
     }
 
-    private static async Task<EmulatedTarget> LaunchAsync(Start start, InstantKernel? saved, IReadOnlyList<string> arguments, CancellationToken cancellation)
+    private static async Task<EmulatedTarget> LaunchAsync(Start start, SavedMachine? saved, IReadOnlyList<string> arguments, CancellationToken cancellation)
     {
         EmulatedTarget? target = null;
         KernelLog log = new((line, token) => target!._control.LogAsync(line, token));
         if (saved is not null)
         {
             // What the kernel printed while it booted is part of its log, whoever it was booted for.
-            log.Feed(Encoding.UTF8.GetBytes(saved.Machine.Console + "\n"));
+            log.Feed(Encoding.UTF8.GetBytes(saved.Console + "\n"));
         }
 
         QemuProcess qemu = await QemuProcess.StartAsync(start.Build, start.Line, arguments, start.ConsoleFile, log, cancellation).ConfigureAwait(false);
@@ -272,6 +318,13 @@ public sealed class EmulatedTarget : Target
 
             throw new MachineFaultException(await ExplainAsync(allowed).ConfigureAwait(false), e);
         }
+    }
+
+    private async Task<SavedMachine> SaveAsync(string scratch, CancellationToken cancellation)
+    {
+        File.Delete(scratch);
+        byte[] state = await QemuState.SaveAsync(_qemu, cancellation).ConfigureAwait(false);
+        return new SavedMachine(state, Log.TextSince(KernelLog.Start), Qmp.Version, _kernel.Id);
     }
 
     private async Task<bool> OpenAgentAsync(CancellationToken cancellation)

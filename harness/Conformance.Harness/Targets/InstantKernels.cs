@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-using System.Buffers;
 using System.Globalization;
-using System.Numerics;
-using System.Runtime.InteropServices;
 using System.Security.Cryptography;
 using System.Text;
 using System.Text.Json;
@@ -34,7 +31,6 @@ public sealed class InstantKernels
     private const string MemoryFileName = "memory";
     private const string ConsoleFile = "console.txt";
     private const string UnfinishedPrefix = "unfinished-";
-    private const int PageBytes = 4096;
 
     private readonly string _directory;
 
@@ -96,7 +92,7 @@ public sealed class InstantKernels
     }
 
     /// <summary>What decides whether a saved machine is the wanted one.</summary>
-    internal static string KeyOf(PreparedKernel kernel, MachineLine line, MachineOptions options)
+    internal static string KeyOf(PreparedKernel kernel, MachineLine line, MachineOptions options, IReadOnlyList<KernelModule> loaded)
     {
         string program = FindProgram(line.Program);
         FileInfo file = new(program);
@@ -104,6 +100,7 @@ public sealed class InstantKernels
         [
             Format, kernel.ImageSha256, kernel.InitramfsSha256, program, file.Length.ToString(CultureInfo.InvariantCulture),
             file.LastWriteTimeUtc.Ticks.ToString(CultureInfo.InvariantCulture), line.CommandLine(options), .. line.Machine(options, null),
+            "loaded", .. loaded.Select(m => $"{m.Name} {m.Sha256}"),
         ]);
         return Convert.ToHexStringLower(SHA256.HashData(Encoding.UTF8.GetBytes(text)).AsSpan(0, 16));
     }
@@ -230,7 +227,7 @@ public sealed class InstantKernels
         string boot = MachineBoot;
         if (entry.MachineBoot != boot || entry.MemoryWritten != file.LastWriteTimeUtc)
         {
-            if (Sum(memory).Checksum != entry.MemoryChecksum)
+            if (MemoryPages.Sum(memory).Checksum != entry.MemoryChecksum)
             {
                 throw new InvalidDataException("its memory is not what was saved.");
             }
@@ -241,41 +238,6 @@ public sealed class InstantKernels
         File.SetLastWriteTimeUtc(state, DateTime.UtcNow);
         string console = Path.Combine(folder, ConsoleFile);
         return new SavedMachine(bytes, File.Exists(console) ? File.ReadAllText(console) : "", entry.Qemu, entry.Kernel);
-    }
-
-    private static (uint Checksum, long Used) Sum(string file)
-    {
-        using FileStream stream = new(file, new FileStreamOptions { Options = FileOptions.SequentialScan, BufferSize = 0 });
-        byte[] buffer = ArrayPool<byte>.Shared.Rent(1 << 20);
-        uint sum = 0;
-        long used = 0;
-        try
-        {
-            for (long at = 0, read; (read = stream.ReadAtLeast(buffer.AsSpan(0, 1 << 20), 1 << 20, throwOnEndOfStream: false)) > 0; at += read)
-            {
-                for (int page = 0; page < read; page += PageBytes)
-                {
-                    Span<byte> bytes = buffer.AsSpan(page, (int)Math.Min(PageBytes, read - page));
-                    if (!bytes.ContainsAnyExcept((byte)0))
-                    {
-                        continue;
-                    }
-
-                    used += PageBytes;
-                    sum = BitOperations.Crc32C(sum, (ulong)(at + page));
-                    foreach (ulong word in MemoryMarshal.Cast<byte, ulong>(bytes))
-                    {
-                        sum = BitOperations.Crc32C(sum, word);
-                    }
-                }
-            }
-        }
-        finally
-        {
-            ArrayPool<byte>.Shared.Return(buffer);
-        }
-
-        return (sum, used);
     }
 
     private string LockOf(string key) => Path.Combine(_directory, "locks", key);
@@ -296,7 +258,7 @@ public sealed class InstantKernels
             SavedMachine machine = await make(memory).ConfigureAwait(false);
             await File.WriteAllBytesAsync(Path.Combine(folder, StateFile), machine.State).ConfigureAwait(false);
             await File.WriteAllTextAsync(Path.Combine(folder, ConsoleFile), machine.Console).ConfigureAwait(false);
-            (uint checksum, long used) = Sum(memory);
+            (uint checksum, long used) = MemoryPages.Sum(memory);
             FileInfo file = new(memory);
             WriteEntry(folder, new InstantKernelEntry
             {

@@ -66,7 +66,7 @@ internal abstract record MachineLine
     /// /dev/kmsg are not limited to ten in five seconds.
     /// </summary>
     public string CommandLine(MachineOptions options) =>
-        $"panic=-1 loglevel=5 printk.time=1 printk.devkmsg=on sysrq_always_enabled {KernelArguments(options)} {options.ExtraKernelArguments}".TrimEnd();
+        $"panic=-1 loglevel=5 printk.time=1 printk.devkmsg=on sysrq_always_enabled {KernelArguments(options)} {string.Join(' ', options.ExtraKernelArguments)}".TrimEnd();
 
     protected abstract string Processor { get; }
 

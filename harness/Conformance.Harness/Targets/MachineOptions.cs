@@ -29,6 +29,9 @@ public sealed record MachineOptions
     /// <summary>Added to the kernel's command line.</summary>
     public IReadOnlyList<string> ExtraKernelArguments { get; set; } = [];
 
+    /// <summary>Modules under test, with all they need: loaded when the target is started; a saved machine has them already.</summary>
+    public IReadOnlyList<string> Modules { get; set; } = [];
+
     /// <summary>Where booted kernels are kept to be restored; null: always boot.</summary>
     public string? SnapshotDirectory { get; set; }
 
