@@ -35,6 +35,9 @@ public sealed class KernelUnderTest : ITestObserver, IAsyncDisposable
     /// <summary>A process of the kernel under test for this test; further calls give further processes.</summary>
     public async Task<KernelSession> CreateSessionAsync() => await (await CurrentAsync()).OpenAsync();
 
+    /// <summary>The test's first process, which its VMs and eventfds live in.</summary>
+    public async Task<KernelSession> SessionAsync() => await (await CurrentAsync()).FirstAsync();
+
     /// <summary>/dev/kvm in the test's first session.</summary>
     public async Task<KvmSystem> OpenKvmAsync() => await (await CurrentAsync()).KvmAsync();
 

@@ -35,6 +35,32 @@ public struct vfio_region_info
     [FieldOffset(24)] public ulong offset;
 }
 
+[CHeader("linux/vfio.h"), StructLayout(LayoutKind.Explicit, Size = 8)]
+public struct vfio_group_status
+{
+    [FieldOffset(0)] public uint argsz;
+    [FieldOffset(4)] public uint flags;
+}
+
+[CHeader("linux/vfio.h"), StructLayout(LayoutKind.Explicit, Size = 32)]
+public struct vfio_iommu_type1_dma_map
+{
+    [FieldOffset(0)] public uint argsz;
+    [FieldOffset(4)] public uint flags;
+    [FieldOffset(8)] public ulong vaddr;
+    [FieldOffset(16)] public ulong iova;
+    [FieldOffset(24)] public ulong size;
+}
+
+[CHeader("linux/vfio.h"), StructLayout(LayoutKind.Explicit, Size = 24)]
+public struct vfio_iommu_type1_dma_unmap
+{
+    [FieldOffset(0)] public uint argsz;
+    [FieldOffset(4)] public uint flags;
+    [FieldOffset(8)] public ulong iova;
+    [FieldOffset(16)] public ulong size;
+}
+
 /// <summary>VFIO ioctls (linux/vfio.h): the numbers carry no size, argsz does.</summary>
 [CHeader("linux/vfio.h")]
 public static class VfioIoctl
@@ -75,4 +101,21 @@ public static class VfioConst
     public const uint VFIO_PCI_ERR_IRQ_INDEX = 3;
     public const uint VFIO_PCI_REQ_IRQ_INDEX = 4;
     public const uint VFIO_REGION_INFO_CAP_MSIX_MAPPABLE = 3;
+    public const uint VFIO_PCI_NUM_IRQS = 5;
+    public const uint VFIO_REGION_INFO_FLAG_READ = 1;
+    public const uint VFIO_REGION_INFO_FLAG_WRITE = 2;
+    public const uint VFIO_REGION_INFO_FLAG_MMAP = 4;
+    public const uint VFIO_REGION_INFO_FLAG_CAPS = 8;
+    public const uint VFIO_PCI_BAR0_REGION_INDEX = 0;
+    public const uint VFIO_PCI_ROM_REGION_INDEX = 6;
+    public const uint VFIO_PCI_CONFIG_REGION_INDEX = 7;
+    public const uint VFIO_PCI_VGA_REGION_INDEX = 8;
+    public const uint VFIO_PCI_NUM_REGIONS = 9;
+    public const uint VFIO_DEVICE_FLAGS_RESET = 1;
+    public const uint VFIO_DEVICE_FLAGS_PCI = 2;
+    public const uint VFIO_GROUP_FLAGS_VIABLE = 1;
+    public const uint VFIO_GROUP_FLAGS_CONTAINER_SET = 2;
+    public const uint VFIO_TYPE1v2_IOMMU = 3;
+    public const uint VFIO_DMA_MAP_FLAG_READ = 1;
+    public const uint VFIO_DMA_MAP_FLAG_WRITE = 2;
 }

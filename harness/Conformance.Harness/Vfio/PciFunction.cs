@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT
+using System.Buffers.Binary;
+using System.Globalization;
+using System.Text;
+using Conformance.Kvm;
+using Conformance.Uapi;
+using Conformance.Wire;
+
+namespace Conformance.Vfio;
+
+/// <summary>A PCI function of the kernel under test, through sysfs.</summary>
+/// <param name="Address">As sysfs spells it: <c>0000:01:00.0</c>.</param>
+public sealed record PciFunction(string Address)
+{
+    private const int DirectoryEntryName = 19;
+
+    private string Folder => $"/sys/bus/pci/devices/{Address}";
+
+    /// <summary>Every function, in the order of their addresses.</summary>
+    public static async Task<IReadOnlyList<PciFunction>> ListAsync(KernelSession session)
+    {
+        await using KernelFd folder = await session.OpenAsync("/sys/bus/pci/devices", writable: false);
+        var names = new SortedSet<string>(StringComparer.Ordinal);
+        while (true)
+        {
+            CallResult call = await session.Agent.CallAsync(
+                new SystemCall(session.Numbers.Getdents64, $"getdents({folder.Name})").Arg(folder.Number).Out(8192).Arg(8192));
+            if (call.Errno != 0)
+            {
+                throw new KvmException("getdents(/sys/bus/pci/devices)", (Errno)call.Errno);
+            }
+
+            if (call.Result == 0)
+            {
+                return [.. names.Select(n => new PciFunction(n))];
+            }
+
+            for (int at = 0; at < call.Result; at += BinaryPrimitives.ReadUInt16LittleEndian(call.Buffers[0].AsSpan(at + 16)))
+            {
+                ReadOnlySpan<byte> name = call.Buffers[0].AsSpan(at + DirectoryEntryName);
+                string text = Encoding.ASCII.GetString(name[..name.IndexOf((byte)0)]);
+                if (text[0] != '.')
+                {
+                    names.Add(text);
+                }
+            }
+        }
+    }
+
+    /// <summary>The first function with these ids; null when there is none.</summary>
+    public static async Task<PciFunction?> FindAsync(KernelSession session, ushort vendor, ushort device)
+    {
+        foreach (PciFunction function in await ListAsync(session))
+        {
+            if (await function.ReadHexAsync(session, "vendor") == vendor && await function.ReadHexAsync(session, "device") == device)
+            {
+                return function;
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>The name of the driver it is bound to; null: none.</summary>
+    public Task<string?> DriverAsync(KernelSession session) => LinkAsync(session, "driver");
+
+    /// <summary>The number of its IOMMU group; null: none, and so VFIO cannot have it.</summary>
+    public Task<string?> IommuGroupAsync(KernelSession session) => LinkAsync(session, "iommu_group");
+
+    /// <summary>Takes it from whatever driver has it and gives it to vfio-pci. Does nothing when it is there already.</summary>
+    public async Task BindToVfioAsync(KernelSession session)
+    {
+        string? driver = await DriverAsync(session);
+        if (driver == "vfio-pci")
+        {
+            return;
+        }
+
+        if (driver is not null)
+        {
+            await session.WriteFileAsync($"{Folder}/driver/unbind", Address);
+        }
+
+        await session.WriteFileAsync($"{Folder}/driver_override", "vfio-pci");
+        await session.WriteFileAsync("/sys/bus/pci/drivers_probe", Address);
+    }
+
+    public Task<Errno> TryUnbindAsync(KernelSession session) => session.TryWriteFileAsync($"{Folder}/driver/unbind", Address);
+
+    public Task<Errno> TryRemoveAsync(KernelSession session) => session.TryWriteFileAsync($"{Folder}/remove", "1");
+
+    public static Task RescanAsync(KernelSession session) => session.WriteFileAsync("/sys/bus/pci/rescan", "1");
+
+    public override string ToString() => Address;
+
+    private async Task<ushort> ReadHexAsync(KernelSession session, string name) => ushort.Parse(
+        (await session.ReadFileAsync($"{Folder}/{name}") ?? "0x0").Trim()[2..], NumberStyles.HexNumber, CultureInfo.InvariantCulture);
+
+    private async Task<string?> LinkAsync(KernelSession session, string name)
+    {
+        CallResult call = await session.Agent.CallAsync(new SystemCall(session.Numbers.Readlinkat, $"readlink({Folder}/{name})")
+            .Arg(-100).In([.. Encoding.ASCII.GetBytes($"{Folder}/{name}"), 0]).Out(512).Arg(512));
+        return call.Errno switch
+        {
+            0 => Encoding.ASCII.GetString(call.Buffers[0], 0, (int)call.Result).Split('/')[^1],
+            (int)Errno.ENOENT => null,
+            _ => throw new KvmException($"readlink({Folder}/{name})", (Errno)call.Errno),
+        };
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Kvm;
+using Conformance.Vfio;
+
+namespace Conformance.Vfio;
+
+/// <summary>The devices of the suite's machine, by what the claims need of them.</summary>
+internal static class Devices
+{
+    private const ushort XhciVendor = 0x1033;
+    private const ushort XhciDevice = 0x0194;
+
+    /// <summary>A PCI Express device with INTx, one MSI and five MSI-X entries.</summary>
+    public static async Task<E1000eDevice> OpenNicAsync(this KernelUnderTest kernel) =>
+        new(await OpenAsync(kernel, E1000eDevice.Vendor, E1000eDevice.Device, "e1000e"));
+
+    /// <summary>A conventional PCI device with INTx and one MSI, and no MSI-X.</summary>
+    public static async Task<EduDevice> OpenEduAsync(this KernelUnderTest kernel) => new(await OpenAsync(kernel, EduDevice.Vendor, EduDevice.Device, "edu"));
+
+    /// <summary>A device with sixteen MSIs and sixteen MSI-X entries, which this suite does not make interrupt.</summary>
+    public static Task<VfioDevice> OpenXhciAsync(this KernelUnderTest kernel) => OpenAsync(kernel, XhciVendor, XhciDevice, "nec-usb-xhci");
+
+    public static async Task<EventFd[]> CreateEventFdsAsync(this KernelUnderTest kernel, int count)
+    {
+        var eventfds = new EventFd[count];
+        for (int i = 0; i < count; i++)
+        {
+            eventfds[i] = await kernel.CreateEventFdAsync();
+        }
+
+        return eventfds;
+    }
+
+    /// <summary>The counters, each taken: <c>1 - 2</c>; a dash is 0.</summary>
+    public static async Task<string> CountsAsync(this IEnumerable<EventFd> eventfds)
+    {
+        var counts = new List<string>();
+        foreach (EventFd eventfd in eventfds)
+        {
+            counts.Add((await eventfd.ReadAsync())?.ToString() ?? "-");
+        }
+
+        return string.Join(' ', counts);
+    }
+
+    private static async Task<VfioDevice> OpenAsync(KernelUnderTest kernel, ushort vendor, ushort device, string name)
+    {
+        KernelSession session = await kernel.SessionAsync();
+        PciFunction? function = await PciFunction.FindAsync(session, vendor, device);
+        Skipping.UnlessHardware(function is not null, name, $"no PCI function {vendor:x4}:{device:x4}");
+        return await VfioDevice.OpenAsync(session, function);
+    }
+}
