@@ -276,7 +276,8 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
         for (int i = 0; i < method.Length; i++)
         {
             bool begins = i > 0 && char.IsUpper(method[i]) && (!char.IsUpper(method[i - 1]) || (i + 1 < method.Length && char.IsLower(method[i + 1])));
-            bool acronym = begins && i + 1 < method.Length && char.IsUpper(method[i + 1]);
+            // Two capitals before a third are an acronym; one is the article in "AfterAMemslotChange".
+            bool acronym = begins && method.AsSpan(i).IndexOfAnyExceptInRange('A', 'Z') is var run && (run < 0 ? method.Length - i > 1 : run > 2);
             text.Append(begins ? " " : "").Append(begins && !acronym ? char.ToLowerInvariant(method[i]) : method[i]);
         }
 

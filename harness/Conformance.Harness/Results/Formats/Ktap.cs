@@ -4,7 +4,7 @@ using System.Text;
 namespace Conformance.Results.Formats;
 
 /// <summary>KTAP version 1 (Documentation/dev-tools/ktap.rst): kernel, suite and test as nested subtests.</summary>
-internal sealed class Ktap : ResultFormat
+public sealed class Ktap : ResultFormat
 {
     public override string Name => "ktap";
 
