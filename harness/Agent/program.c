@@ -166,7 +166,7 @@ static void count_errno(struct outcome *o, int error)
 }
 
 /* 0 when the call was cut short because the program is over: that is no result of the call. */
-static int call(struct program *p, const struct step *s, struct outcome *o)
+UNCHECKED static int call(struct program *p, const struct step *s, struct outcome *o)
 {
 	uint64_t began = now_ns(), took;
 	long result = syscall((long)s->a, s->args[0], s->args[1], s->args[2], s->args[3], s->args[4], s->args[5]);
@@ -191,7 +191,7 @@ static int call(struct program *p, const struct step *s, struct outcome *o)
 	return 1;
 }
 
-static void store(uint64_t address, uint32_t width, uint64_t value)
+UNCHECKED static void store(uint64_t address, uint32_t width, uint64_t value)
 {
 	void *at = (void *)(uintptr_t)address;
 
@@ -203,7 +203,7 @@ static void store(uint64_t address, uint32_t width, uint64_t value)
 	}
 }
 
-static void add(uint64_t address, uint32_t width, uint64_t delta)
+UNCHECKED static void add(uint64_t address, uint32_t width, uint64_t delta)
 {
 	void *at = (void *)(uintptr_t)address;
 
@@ -269,7 +269,7 @@ static void run_steps(struct thread *t)
 			stop(p, STOPPED);
 			break;
 		case COPY:
-			memmove((void *)(uintptr_t)s->args[0], (const void *)(uintptr_t)s->args[1], s->args[2]);
+			raw_copy((void *)(uintptr_t)s->args[0], (const void *)(uintptr_t)s->args[1], s->args[2]);
 			break;
 		}
 		o->runs += (uint64_t)done;

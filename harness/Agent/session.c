@@ -109,14 +109,24 @@ int is_width(uint64_t width)
 	return width == 1 || width == 2 || width == 4 || width == 8;
 }
 
+UNCHECKED void raw_copy(void *to, const void *from, size_t size)
+{
+#ifdef __SANITIZE_ADDRESS__
+	for (size_t i = 0; i < size; i++)
+		((volatile uint8_t *)to)[i] = ((const volatile uint8_t *)from)[i];
+#else
+	memmove(to, from, size);
+#endif
+}
+
 /* One access, as the registers of a device want it, where the address is aligned. */
-uint64_t load(uint64_t address, uint32_t width)
+UNCHECKED uint64_t load(uint64_t address, uint32_t width)
 {
 	const void *at = (const void *)(uintptr_t)address;
 	uint64_t value = 0;
 
 	if (address % width) {
-		memcpy(&value, at, width);
+		raw_copy(&value, at, width);
 		return value;
 	}
 	switch (width) {
@@ -127,10 +137,10 @@ uint64_t load(uint64_t address, uint32_t width)
 	}
 }
 
-static void store(void *at, uint64_t value, size_t width)
+UNCHECKED static void store(void *at, uint64_t value, size_t width)
 {
 	if ((uintptr_t)at % width) {
-		memcpy(at, &value, width);
+		raw_copy(at, &value, width);
 		return;
 	}
 	switch (width) {
@@ -157,7 +167,7 @@ int memory_copy(void *to, const void *from, size_t size)
 	if (is_width(size))
 		store(to, load((uintptr_t)from, (uint32_t)size), size);
 	else
-		memcpy(to, from, size);
+		raw_copy(to, from, size);
 	__asm__ volatile("" ::: "memory");
 	fault_exit = NULL;
 	return 0;

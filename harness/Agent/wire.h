@@ -90,6 +90,13 @@ int memory_copy(void *to, const void *from, size_t size);
 /* Whether `value` meets the condition of an AWAIT; widths and conditions have been checked. */
 int value_meets(uint64_t value, uint64_t condition, uint64_t wanted);
 int is_width(uint64_t width);
+/* The harness may touch anything that is mapped, also where a sanitizer sees nobody's object. */
+#ifdef __SANITIZE_ADDRESS__
+#define UNCHECKED __attribute__((no_sanitize("address")))
+#else
+#define UNCHECKED
+#endif
+void raw_copy(void *to, const void *from, size_t size);
 uint64_t load(uint64_t address, uint32_t width);
 
 /* vcpu.c */
