@@ -45,6 +45,52 @@ public sealed partial class Vcpu
         return ExecuteAsync(script);
     }
 
+    /// <summary>Runs commands that may exit to user space. Writes are let go, reads get <paramref name="answer"/>.</summary>
+    /// <returns>The exits, in order: <c>gpa 0xd0000000 write 4 0x12345678</c>, <c>port 0x510 read 1</c>, <c>eoi 0x41</c>.</returns>
+    public async Task<IReadOnlyList<string>> ExecuteExitingAsync(ulong answer, params GuestCommand[] commands)
+    {
+        var script = new GuestScript();
+        script.AddRange(commands);
+        await StartAsync(script);
+        var exits = new List<string>();
+        while (true)
+        {
+            GuestExit exit = await NextExitAsync();
+            switch (exit)
+            {
+                case var ready when Vm.Machine.CallOutOf(ready) == (uint)CallOut.Ready:
+                    return exits;
+                case { Error: Errno.None, Kicked: false, Reason: KvmExit.KVM_EXIT_MMIO, Run: { mmio_is_write: 1 } run }:
+                    ulong mask = run.mmio_len >= 8 ? ulong.MaxValue : (1ul << ((int)run.mmio_len * 8)) - 1;
+                    exits.Add($"gpa 0x{run.mmio_phys_addr:x} write {run.mmio_len} 0x{run.mmio_data & mask:x}");
+                    await ResumeAsync();
+                    break;
+                case { Error: Errno.None, Kicked: false, Reason: KvmExit.KVM_EXIT_MMIO, Run: var run }:
+                    exits.Add($"gpa 0x{run.mmio_phys_addr:x} read {run.mmio_len}");
+                    await ResumeWithAsync(exit, answer);
+                    break;
+                case { Error: Errno.None, Kicked: false, Reason: KvmExit.KVM_EXIT_IO, Run: { io_direction: 1 } run }:
+                    ulong ioMask = (1ul << (run.io_size * 8)) - 1;
+                    exits.Add($"port 0x{run.io_port:x} write {run.io_size} 0x{exit.IoData & ioMask:x}" + (run.io_count > 1 ? $" x {run.io_count}" : ""));
+                    await ResumeAsync();
+                    break;
+                case { Error: Errno.None, Kicked: false, Reason: KvmExit.KVM_EXIT_IO, Run: var run }:
+                    exits.Add($"port 0x{run.io_port:x} read {run.io_size}" + (run.io_count > 1 ? $" x {run.io_count}" : ""));
+                    await ResumeWithAsync(exit, answer);
+                    break;
+                case { Error: Errno.None, Kicked: false, Reason: KvmExit.KVM_EXIT_IOAPIC_EOI, Run: var run }:
+                    exits.Add($"eoi 0x{run.eoi_vector:x2}");
+                    await ResumeAsync();
+                    break;
+                default:
+                    throw new UnexpectedExitException($"{exit}; {await ReadControlAsync()}");
+            }
+        }
+    }
+
+    /// <inheritdoc cref="ExecuteExitingAsync(ulong, GuestCommand[])"/>
+    public Task<IReadOnlyList<string>> ExecuteExitingAsync(params GuestCommand[] commands) => ExecuteExitingAsync(0, commands);
+
     /// <summary>
     /// Lets the guest take, in order, everything that is pending or becomes so by what its handlers do: interrupts are enabled for one
     /// command and disabled again.
