@@ -1,4 +1,8 @@
 // SPDX-License-Identifier: MIT
 using Conformance.Fixtures;
 
-[assembly: MachineNeeds(Architectures = ["arm64"])]
+[assembly: MachineNeeds(
+    Iommu = true,
+    Devices = ["e1000e"],
+    Modules = ["vfio-pci", "vfio_iommu_type1"],
+    Architectures = ["arm64"])]

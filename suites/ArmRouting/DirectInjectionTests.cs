@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Guests;
+using Conformance.Kvm;
+using Conformance.Uapi;
+using Conformance.Vfio;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.ArmRouting;
+
+/// <summary>
+/// A device's MSI-X entry that the host's own ITS turns into the guest's LPI (GICv4). That it does shows in the kernel's count of the
+/// entry's interrupts, which does not move.
+/// </summary>
+public sealed class DirectInjectionTests(KernelUnderTest kernel)
+{
+    private const uint Gsi = 24;
+    private static readonly DeviceId s_device = new(0x12);
+    private static readonly EventId s_event = new(5);
+    private static readonly Lpi s_lpi = new(8200);
+
+    [Fact]
+    [Clause("arm-gicv4/no-host-interrupt")]
+    public async Task MappedEventIsInjectedWithoutAHostInterrupt()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        for (uint n = 1; n <= 3; n++)
+        {
+            await nic.RaiseAsync(IrqIndex.Msix);
+            (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_lpi);
+        }
+
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/doorbell")]
+    public async Task DirectInterruptWakesAHaltedVcpu()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        for (uint n = 1; n <= 2; n++)
+        {
+            await vm.Vcpus[1].HaltUntilTakenAsync(s_lpi, n);
+            await nic.RaiseAsync(IrqIndex.Msix);
+            await vm.Vcpus[1].FinishAsync();
+            (await vm.Vcpus[1].TakenAsync()).Should().Equal(s_lpi);
+        }
+
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/spi-route-goes-through-the-host")]
+    [FixedBy("a0d7e2fc61ab", "KVM: arm64: vgic-v4: Only attempt vLPI mapping for actual MSIs")]
+    public async Task SpiRouteGoesThroughTheHost()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        var spi = new Spi(50);
+        await vm.Gic.EnableAsync(spi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Irqchip(Gsi, 0, spi.Pin));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await vm.Vcpus[0].HaltUntilTakenAsync(spi);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        await vm.Vcpus[0].FinishAsync();
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(spi);
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before + 1);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/unmapped-event-goes-through-the-host")]
+    public async Task EventMappedAfterTheIrqfdGoesThroughTheHost()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        long before = await HostInterruptsAsync(vm.Session);
+        await vm.Vcpus[0].HaltUntilTakenAsync(s_lpi);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        await vm.Vcpus[0].FinishAsync();
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(s_lpi);
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before + 1);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/movi")]
+    public async Task MovedEventIsInjectedIntoTheOtherVcpu()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(1), 1), ItsCommand.Move(s_device, s_event, new CollectionId(1)));
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_lpi);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/signal-msi")]
+    public async Task SignalledMessageOfADirectEventIsTaken()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        for (int n = 0; n < 2; n++)
+        {
+            (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+            (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        }
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/deassign")]
+    public async Task AfterDeassignTheEventfdIsSignalledAgain()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        await vm.DeassignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await eventfd.WaitAsync()).Should().Be(1);
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before + 1);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/save-needs-41")]
+    public async Task TablesWithADirectEventAreNotSaved()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        (await vm.Its.TrySaveTablesAsync()).Should().Be(Errno.EACCES);
+        await vm.DeassignIrqfdAsync(Gsi, eventfd);
+        (await vm.Its.TrySaveTablesAsync()).Should().Be(Errno.None);
+    }
+
+    private async Task<E1000eDevice> OpenNicAsync(EventFd eventfd)
+    {
+        KernelSession session = await kernel.SessionAsync();
+        PciFunction? function = await PciFunction.FindAsync(session, E1000eDevice.Vendor, E1000eDevice.Device);
+        Skipping.UnlessHardware(function is not null, "e1000e", $"no PCI function {E1000eDevice.Vendor:x4}:{E1000eDevice.Device:x4}");
+        var nic = new E1000eDevice(await VfioDevice.OpenAsync(session, function));
+        await nic.Vfio.AttachAsync(IrqIndex.Msix, 0, eventfd);
+        await nic.PrepareAsync(IrqIndex.Msix);
+        return nic;
+    }
+
+    /// <summary>How often the host took the MSI-X entry, on all its processors.</summary>
+    private static async Task<long> HostInterruptsAsync(KernelSession session)
+    {
+        string table = await session.ReadFileAsync("/proc/interrupts") ?? "";
+        string line = table.Split('\n').Single(l => l.Contains("vfio-msix[0]", StringComparison.Ordinal));
+        return line.Split(' ', StringSplitOptions.RemoveEmptyEntries).Skip(1).TakeWhile(w => w.All(char.IsAsciiDigit)).Sum(long.Parse);
+    }
+}
