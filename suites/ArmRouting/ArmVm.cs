@@ -12,12 +12,12 @@ internal static class ArmVm
         kernel.CreateVmAsync(VmOptions.Default with { Vcpus = vcpus, Gic = new GicOptions { IrqCount = irqs } });
 
     /// <summary>A GICv3 with ITSs that have tables and are enabled, LPIs enabled on every vCPU.</summary>
-    public static Task<Vm> CreateItsVmAsync(this KernelUnderTest kernel, int vcpus = 1, int itss = 1, string name = "vm") =>
-        kernel.CreateVmAsync(VmOptions.Default with { Vcpus = vcpus, Gic = new GicOptions { ItsCount = itss }, Name = name });
+    public static Task<Vm> CreateItsVmAsync(this KernelUnderTest kernel, int vcpus = 1, int itss = 1, string name = "vm", uint? irqs = null) =>
+        kernel.CreateVmAsync(VmOptions.Default with { Vcpus = vcpus, Gic = new GicOptions { ItsCount = itss, IrqCount = irqs }, Name = name });
 
     /// <summary>The same, with addresses and initialised, but no register written: what a VM is restored into.</summary>
-    public static Task<Vm> CreateBlankItsVmAsync(this KernelUnderTest kernel, int vcpus = 1, int itss = 1) =>
-        kernel.CreateVmAsync(VmOptions.Default with { Vcpus = vcpus, Gic = new GicOptions { ItsCount = itss, Configure = false }, Name = "new vm" });
+    public static Task<Vm> CreateBlankItsVmAsync(this KernelUnderTest kernel, int vcpus = 1, int itss = 1, uint? irqs = null) =>
+        kernel.CreateVmAsync(VmOptions.Default with { Vcpus = vcpus, Gic = new GicOptions { ItsCount = itss, IrqCount = irqs, Configure = false }, Name = "new vm" });
 
     /// <summary>A GICv3 that is initialised, and no register written.</summary>
     public static Task<Vm> CreateBlankGicVmAsync(this KernelUnderTest kernel, int vcpus = 1, uint? irqs = null) =>

@@ -10,6 +10,8 @@ namespace Conformance.ArmRouting;
 /// <summary>State read from one VM and written to a new one gives a guest the same interrupts.</summary>
 public sealed class MigrationTests(KernelUnderTest kernel)
 {
+    // Few, because every register of every one is read and written.
+    private const uint Irqs = 96;
     private static readonly DeviceId s_device = new(0x12);
     private static readonly DeviceId s_second = new(0x40);
 
@@ -17,7 +19,7 @@ public sealed class MigrationTests(KernelUnderTest kernel)
     [Clause("arm-migration/lpis")]
     public async Task MappedAndPendingLpisSurvive()
     {
-        await using Vm old = await kernel.CreateItsVmAsync(vcpus: 2, name: "old vm");
+        await using Vm old = await kernel.CreateItsVmAsync(vcpus: 2, name: "old vm", irqs: Irqs);
         await old.Its.MapAsync(s_device, new EventId(1), new Lpi(8200), vcpuId: 0);
         await old.Its.MapAsync(s_device, new EventId(30), new Lpi(8201), vcpuId: 1);
         await old.Its.MapAsync(s_second, new EventId(2), new Lpi(8300), vcpuId: 1);
@@ -30,7 +32,7 @@ public sealed class MigrationTests(KernelUnderTest kernel)
         await old.Its.SaveTablesAsync();
         GicState state = await GicState.ReadAsync(old);
 
-        await using Vm vm = await kernel.CreateBlankItsVmAsync(vcpus: 2);
+        await using Vm vm = await kernel.CreateBlankItsVmAsync(vcpus: 2, irqs: Irqs);
         await state.WriteAsync(vm);
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty("what is pending there is disabled");
         (await vm.Vcpus[1].TakePendingAsync()).Should().Equal([new Lpi(8201)], "it was pending");
@@ -50,14 +52,14 @@ public sealed class MigrationTests(KernelUnderTest kernel)
     [Clause("arm-migration/irqfd-routes")]
     public async Task RoutesAndIrqfdsWorkOnTheOtherSide()
     {
-        await using Vm old = await kernel.CreateItsVmAsync(name: "old vm");
+        await using Vm old = await kernel.CreateItsVmAsync(name: "old vm", irqs: Irqs);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await old.Its.MapAsync(s_device, new EventId(1), new Lpi(8200));
         await old.Its.SaveTablesAsync();
         await old.Gic.SavePendingTablesAsync();
         GicState state = await GicState.ReadAsync(old);
 
-        await using Vm vm = await kernel.CreateBlankItsVmAsync();
+        await using Vm vm = await kernel.CreateBlankItsVmAsync(irqs: Irqs);
         // Routes may come before the tables do.
         await vm.SetGsiRoutingAsync(GsiRoute.Msi(40, vm.Its.Message(s_device, new EventId(1))), GsiRoute.Irqchip(8, 0, 8));
         await vm.AssignIrqfdAsync(40, eventfd);
@@ -71,7 +73,7 @@ public sealed class MigrationTests(KernelUnderTest kernel)
     [Clause("arm-migration/spis")]
     public async Task SpisSurviveWithLineLatchActiveAndRoute()
     {
-        await using Vm old = await kernel.CreateItsVmAsync(vcpus: 2, name: "old vm");
+        await using Vm old = await kernel.CreateItsVmAsync(vcpus: 2, name: "old vm", irqs: Irqs);
         Spi latched = new(40), line = new(50), routed = new(60), active = new(70), disabled = new(80);
         await old.Gic.EnableAsync(latched, priority: 0x40);
         await old.Gic.EnableAsync(line, edge: false, priority: 0x60);
@@ -85,7 +87,7 @@ public sealed class MigrationTests(KernelUnderTest kernel)
         await old.PulseAsync(active);
         GicState state = await GicState.ReadAsync(old);
 
-        await using Vm vm = await kernel.CreateBlankItsVmAsync(vcpus: 2);
+        await using Vm vm = await kernel.CreateBlankItsVmAsync(vcpus: 2, irqs: Irqs);
         await state.WriteAsync(vm);
         (await GicState.ReadAsync(vm)).Should().BeEquivalentTo(state, "it reads as it was written");
         await vm.Vcpus[0].SetHandlerAsync(line, HandlerPolicy.Default with { ReturnMasked = true });
