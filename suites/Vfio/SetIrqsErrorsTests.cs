@@ -130,12 +130,14 @@ public sealed class SetIrqsErrorsTests(KernelUnderTest kernel)
         (uint.MaxValue, uint.MaxValue), (0x80000000, 0x80000000), (0x80000000, 0x7fffffff),
     }.Distinct();
 
+    // Every action with every data type; every range where one of each is asked for, which is where the range matters.
     private static IEnumerable<IrqSet> FullGrid(SetIrqsRules rules) =>
-        from index in Enumerable.Range(0, 7)
+        from index in Enumerable.Range(0, 6)
         from action in Actions
         from data in Enumerable.Range(0, 8)
+        let single = action is 8 or 16 or 32 && data is 1 or 2 or 4
         from extra in action == 32 && data is 1 or 4 ? new uint[] { 0, 64, 0x80000000 } : [0]
-        from range in Ranges(Math.Max(rules.CountOf((uint)index), 1))
+        from range in single && extra == 0 ? Ranges(Math.Max(rules.CountOf((uint)index), 1)) : [(0, 1), (0, 0)]
         select Request((IrqIndex)index, action | (uint)data | extra, range.Start, range.Count);
 
     private static IEnumerable<IrqSet> WellFormedGrid(SetIrqsRules rules) =>
@@ -149,22 +151,52 @@ public sealed class SetIrqsErrorsTests(KernelUnderTest kernel)
     {
         var wrong = new List<string>();
         int asked = 0;
+        var refused = new List<(IrqSet Set, Task<Errno> Answer)>();
         foreach (IrqSet set in grid)
         {
             asked++;
-            Errno wanted = rules.Answer(set), seen = await device.TrySetIrqsAsync(set);
-            if (wanted != seen)
+            Errno wanted = rules.Answer(set);
+            Task<Errno> answer = device.TrySetIrqsAsync(set);
+            if (wanted != Errno.None || active is not null)
             {
-                wrong.Add($"{set}: wanted {wanted}, seen {seen}");
+                // Refusals change nothing: they need not wait for each other.
+                refused.Add((set, answer));
+                if (refused.Count == 64)
+                {
+                    await TakeAsync();
+                }
+
+                continue;
             }
 
-            if (active is null && seen == Errno.None && set.Index <= (uint)IrqIndex.Msix)
+            await TakeAsync();
+            Note(set, await answer);
+            if (await answer == Errno.None && set.Index <= (uint)IrqIndex.Msix)
             {
                 await device.DisableAsync((IrqIndex)set.Index);
             }
         }
 
+        await TakeAsync();
         asked.Should().BeGreaterThan(20);
         string.Join('\n', wrong.Take(20)).Should().BeEmpty($"{wrong.Count} of {asked} answers are not by the rules");
+
+        async Task TakeAsync()
+        {
+            foreach ((IrqSet set, Task<Errno> answer) in refused)
+            {
+                Note(set, await answer);
+            }
+
+            refused.Clear();
+        }
+
+        void Note(IrqSet set, Errno seen)
+        {
+            if (rules.Answer(set) is Errno wanted && wanted != seen)
+            {
+                wrong.Add($"{set}: wanted {wanted}, seen {seen}");
+            }
+        }
     }
 }

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Kvm;
+using Conformance.Uapi;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.Vfio;
+
+/// <summary>The MSI-X table that user space can map: vector control, pending bits, and what writing messages into it does.</summary>
+public sealed class MaskingTests(KernelUnderTest kernel)
+{
+    private async Task<(E1000eDevice Nic, EventFd[] Eventfds, MsixTable Table)> AttachAsync()
+    {
+        E1000eDevice nic = await kernel.OpenNicAsync();
+        EventFd[] eventfds = await kernel.CreateEventFdsAsync((int)E1000eDevice.Entries);
+        await nic.Vfio.AttachAsync(IrqIndex.Msix, 0, eventfds);
+        await nic.PrepareAsync(IrqIndex.Msix);
+        return (nic, eventfds, await MsixTable.MapAsync(nic.Vfio));
+    }
+
+    private static async Task DeliversAsync(E1000eDevice nic, EventFd[] eventfds, uint entry)
+    {
+        await nic.RaiseAsync(IrqIndex.Msix, entry);
+        (await eventfds[entry].WaitAsync()).Should().Be(1);
+        (await eventfds.CountsAsync()).Should().Be("- - - - -");
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/masking/vector-control")]
+    [Clause("vfio-irqs/masking/others-unaffected")]
+    public async Task MaskedEntryIsPendingAndDeliveredOnceWhenUnmasked()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        await DeliversAsync(nic, eventfds, 2);
+
+        await table.MaskAsync(2);
+        await DeliversAsync(nic, eventfds, 3);
+        (await table.IsPendingAsync(3)).Should().BeFalse();
+        // Nothing else is raised from here on: this device drops pending bits when its causes are written.
+        await nic.RaiseAsync(IrqIndex.Msix, 2);
+        await table.WaitUntilPendingAsync(2);
+        (await eventfds.CountsAsync()).Should().Be("- - - - -");
+
+        await table.UnmaskAsync(2);
+        (await eventfds[2].WaitAsync()).Should().Be(1);
+        (await table.IsPendingAsync(2)).Should().BeFalse();
+        await DeliversAsync(nic, eventfds, 2);
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/table/region-is-shut")]
+    public async Task TableIsShutInTheRegionAndOpenInTheMapping()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        (MsiMessage message, uint control) = await table.ReadAsync(1);
+        message.Address.Should().BeInRange(0xfee00000, 0xfeefffff);
+        control.Should().Be(0, "an entry with an eventfd is not masked");
+
+        (await table.Bar.ReadAsync(table.Offset, 80)).Should().OnlyContain(b => b == 0xff);
+        await table.Bar.WriteAsync(table.Offset + 16, [.. Enumerable.Repeat((byte)1, 16)]);
+
+        (await table.ReadAsync(1)).Should().Be((message, 0u));
+        await DeliversAsync(nic, eventfds, 1);
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/table/foreign-message")]
+    [Clause("vfio-irqs/table/set-irqs-repairs")]
+    public async Task MessageOfAnotherDeviceReachesNobodyUntilSetIrqsRepairsTheEntry()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        await using VfioDevice other = await kernel.OpenXhciAsync();
+        EventFd[] others = await kernel.CreateEventFdsAsync(2);
+        await other.AttachAsync(IrqIndex.Msix, 0, others);
+        (MsiMessage own, uint ownControl) = await table.ReadAsync(1);
+        (MsiMessage foreign, uint foreignControl) = await (await MemoryEnabledTableAsync(other)).ReadAsync(0);
+        foreign.Should().NotBe(own);
+
+        await table.WriteMessageAsync(1, foreign);
+        await nic.RaiseAsync(IrqIndex.Msix, 1);
+        await DeliversAsync(nic, eventfds, 2);
+        (await others.CountsAsync()).Should().Be("- -");
+
+        await nic.Vfio.AttachAsync(IrqIndex.Msix, 1, eventfds[1]);
+        (await table.ReadAsync(1)).Should().Be((own, 0u), "the message is written anew");
+        await DeliversAsync(nic, eventfds, 1);
+        await DeliversAsync(nic, eventfds, 2);
+        (await others.CountsAsync()).Should().Be("- -");
+        (ownControl, foreignControl).Should().Be((0u, 0u));
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/table/own-message")]
+    public async Task MessageOfAnotherEntrySignalsThatEntrysEventfd()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        (MsiMessage second, uint control) = await table.ReadAsync(2);
+
+        await table.WriteMessageAsync(1, second);
+        await nic.RaiseAsync(IrqIndex.Msix, 1);
+
+        (await eventfds[2].WaitAsync()).Should().Be(1);
+        control.Should().Be(0);
+        await DeliversAsync(nic, eventfds, 2);
+        await nic.Vfio.AttachAsync(IrqIndex.Msix, 1, eventfds[1]);
+        await DeliversAsync(nic, eventfds, 1);
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/table/set-irqs-repairs")]
+    public async Task ClearedMessageIsWrittenAnewByEveryWayToAttach()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        (MsiMessage own, uint control) = await table.ReadAsync(4);
+        foreach (bool detached in new[] { false, true })
+        {
+            await table.WriteMessageAsync(4, new MsiMessage(0, 0));
+            if (detached)
+            {
+                await nic.Vfio.AttachAsync(IrqIndex.Msix, 4, (KernelFd?)null);
+            }
+
+            await nic.Vfio.AttachAsync(IrqIndex.Msix, 4, eventfds[4]);
+            (await table.ReadAsync(4)).Should().Be((own, control));
+            await DeliversAsync(nic, eventfds, 4);
+        }
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/table/set-irqs-repairs")]
+    public async Task TableIsWrittenWhileMemoryDecodingIsOff()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        (MsiMessage own, uint control) = await table.ReadAsync(4);
+        await table.WriteMessageAsync(4, new MsiMessage(0, 0));
+
+        await nic.Vfio.SetCommandAsync(0, PciConfiguration.MemorySpace);
+        await nic.Vfio.AttachAsync(IrqIndex.Msix, 4, (KernelFd?)null);
+        await nic.Vfio.AttachAsync(IrqIndex.Msix, 4, eventfds[4]);
+        VfioRegion config = await nic.Vfio.ConfigAsync();
+        ((await config.ReadUInt16Async(PciConfiguration.Command)) & PciConfiguration.MemorySpace).Should().Be(0);
+        (await (await nic.Vfio.RegionAsync(0)).TryReadAsync(0, 4)).Error.Should().Be(Errno.EIO, "decoding is off again");
+        await nic.Vfio.SetCommandAsync(PciConfiguration.MemorySpace);
+
+        (await table.ReadAsync(4)).Should().Be((own, control));
+        await DeliversAsync(nic, eventfds, 4);
+    }
+
+    private static async Task<MsixTable> MemoryEnabledTableAsync(VfioDevice device)
+    {
+        await device.SetCommandAsync(PciConfiguration.MemorySpace);
+        return await MsixTable.MapAsync(device);
+    }
+}
