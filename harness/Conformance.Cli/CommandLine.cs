@@ -143,6 +143,7 @@ internal static class CommandLine
             DefaultValueFactory = _ => RunRequest.DefaultOutput,
             HelpName = "DIR",
         };
+        Option<bool> restore = new("--restore") { Description = "Save each booted kernel once and restore it from then on: quicker, and not yet the default." };
         Option<bool> fresh = new("--fresh-boot") { Description = "Boot every kernel; never restore a saved one." };
         Option<Isolation> isolation = new("--isolation") { Description = "How often the kernel is fresh: suite (default), class or test." };
         Option<string[]> append = new("--append") { Description = "Kernel command line arguments to add; repeatable.", HelpName = "ARGS" };
@@ -170,7 +171,7 @@ internal static class CommandLine
 
         Command command = new("run", "Boot kernels and run the suites on them.")
         {
-            kernel, arch, suite, test, module, folder, append, fresh, isolation, offline, controls, jobs, timeout, verbose,
+            kernel, arch, suite, test, module, folder, append, restore, fresh, isolation, offline, controls, jobs, timeout, verbose,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -183,6 +184,7 @@ internal static class CommandLine
                 Modules = parsed.GetValue(module) ?? [],
                 Output = parsed.GetValue(folder)!,
                 Append = parsed.GetValue(append) ?? [],
+                Restore = parsed.GetValue(restore),
                 FreshBoot = parsed.GetValue(fresh),
                 Isolation = parsed.GetValue(isolation),
                 Offline = parsed.GetValue(offline),

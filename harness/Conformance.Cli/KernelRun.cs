@@ -68,7 +68,11 @@ internal sealed class KernelRun
 
         Directory.CreateDirectory(Folder);
         await Kernel.SaveAsync(PreparedFile, cancellation).ConfigureAwait(false);
-        MachineOptions machine = new() { FreshBoot = _request.FreshBoot, ExtraKernelArguments = _request.Append, Isolation = _request.Isolation };
+        MachineOptions machine = new()
+        {
+            SnapshotDirectory = _request.Restore ? Path.Combine(CacheDirectory.Default, "machines") : null,
+            FreshBoot = _request.FreshBoot, ExtraKernelArguments = _request.Append, Isolation = _request.Isolation,
+        };
         await File.WriteAllBytesAsync(
             MachineFile,
             JsonSerializer.SerializeToUtf8Bytes(machine, MachineJson.Default.MachineOptions),

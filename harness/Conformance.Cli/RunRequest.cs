@@ -28,6 +28,9 @@ internal sealed record RunRequest
 
     public string Output { get; init; } = DefaultOutput;
 
+    /// <summary>Saves each booted kernel in the cache and restores it from then on.</summary>
+    public bool Restore { get; init; }
+
     public bool FreshBoot { get; init; }
 
     public Isolation Isolation { get; init; }

@@ -472,6 +472,8 @@ public sealed class IoApicPinTests(KernelUnderTest kernel)
     {
         const uint Times = 10_010;
         await using Vm vm = await CreateAsync(RedirectionEntry.LevelTriggered(Vectors.A));
+        // Ten thousand interrupts take seconds where each exit is emulated.
+        vm.Session.EventPatience = TimeSpan.FromSeconds(50);
         Vcpu vcpu = vm.Vcpus[0];
         await vcpu.BootAsync(x2apic: true);
         await vcpu.SetHandlersAsync(new HandlerTable().Set(Vectors.A, HandlerPolicy.CountOnly));

@@ -18,7 +18,7 @@ public sealed class MachineNeedsAttribute : Attribute
     public string[] Architectures { get; init; } = [];
 
     /// <summary>How long one test may take in all before its operations give up, in seconds.</summary>
-    public int TestDeadlineSeconds { get; init; } = 45;
+    public int TestDeadlineSeconds { get; init; } = 60;
 
     /// <summary>Added to the kernel's command line.</summary>
     public string[] KernelArguments { get; init; } = [];

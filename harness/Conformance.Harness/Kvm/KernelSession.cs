@@ -49,7 +49,7 @@ public sealed class KernelSession : IAsyncDisposable
     public Func<string, string> GuestImagePath { get; }
 
     /// <summary>How long an event that the kernel owes may take before the claim that it happens is broken. Far above what emulation needs.</summary>
-    public TimeSpan EventPatience { get; init; } = TimeSpan.FromSeconds(10);
+    public TimeSpan EventPatience { get; set; } = TimeSpan.FromSeconds(20);
 
     public bool HasEnded => Agent.Ended.IsCompleted;
 
