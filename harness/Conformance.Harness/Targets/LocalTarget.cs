@@ -13,10 +13,12 @@ namespace Conformance.Targets;
 public sealed class LocalTarget : Target
 {
     private static readonly TimeSpan s_startPatience = TimeSpan.FromSeconds(20);
+    private static readonly TimeSpan s_endPatience = TimeSpan.FromSeconds(20);
 
     private readonly Process _process;
     private readonly string _folder;
     private readonly string _build;
+    private readonly Task<string> _errors;
     private readonly TaskCompletionSource<TargetDeath> _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private AgentConnection _agent = null!;
     private AgentSession _control = null!;
@@ -27,6 +29,7 @@ public sealed class LocalTarget : Target
         _process = process;
         _folder = folder;
         _build = build;
+        _errors = process.StandardError.ReadToEndAsync();
         Log = new KernelLog(WriteToKernelLogAsync);
     }
 
@@ -67,7 +70,8 @@ public sealed class LocalTarget : Target
         }
         catch (Win32Exception e)
         {
-            throw new MachineFaultException($"The agent cannot be started: {e.Message}. Build it with ./conformance.");
+            Directory.Delete(folder, recursive: true);
+            throw new MachineFaultException($"The agent cannot be started: {e.Message}. Build it with ./conformance.", e);
         }
 
         var target = new LocalTarget(process, folder, build);
@@ -75,16 +79,15 @@ public sealed class LocalTarget : Target
         {
             using var start = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
             start.CancelAfter(s_startPatience);
-            target._agent = await AgentConnection.OpenAsync(new NetworkStream(await listener.AcceptAsync(start.Token), ownsSocket: true), start.Token);
-            target._control = await target._agent.OpenSessionAsync(start.Token);
-            await target.FollowKernelLogAsync();
-            _ = target._agent.Completion.ContinueWith(_ => target.OnLost(), TaskScheduler.Default);
+            await target.ConnectAsync(listener, start.Token).ConfigureAwait(false);
             return target;
         }
         catch (Exception e) when (e is OperationCanceledException or IOException)
         {
-            await target.DisposeAsync();
-            throw new MachineFaultException($"The agent did not answer: {e.Message}");
+            await target.DisposeAsync().ConfigureAwait(false);
+            cancellation.ThrowIfCancellationRequested();
+            string errors = (await target._errors.ConfigureAwait(false)).Trim();
+            throw new MachineFaultException($"The agent did not answer: {(errors.Length > 0 ? errors : e.Message)}", e);
         }
     }
 
@@ -122,20 +125,55 @@ public sealed class LocalTarget : Target
         _ending = true;
         if (_agent is not null)
         {
-            await _agent.DisposeAsync();
+            await _agent.DisposeAsync().ConfigureAwait(false);
+            await EndAgentAsync().ConfigureAwait(false);
         }
 
+        // The end of its input makes the tether kill what is left.
         _process.StandardInput.Close();
-        await _process.WaitForExitAsync();
+        await _process.WaitForExitAsync().ConfigureAwait(false);
+        await _errors.ConfigureAwait(false);
         _process.Dispose();
-        Log.End();
         OnLost();
         Directory.Delete(_folder, recursive: true);
     }
 
-    private void OnLost() => _died.TrySetResult(_ending
-        ? new TargetDeath(TargetEnd.ShutDown, "shut down", "")
-        : new TargetDeath(TargetEnd.Lost, "the agent is gone", Log.Tail()));
+    // Without its stream the agent ends its sessions and exits when the kernel has released all they owned.
+    private async Task EndAgentAsync()
+    {
+        using var patience = new CancellationTokenSource(s_endPatience);
+        try
+        {
+            await _process.WaitForExitAsync(patience.Token).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            Debug.WriteLine("The kernel did not release a session; the agent is killed.");
+        }
+    }
+
+    private async Task ConnectAsync(Socket listener, CancellationToken cancellation)
+    {
+        Task<Socket> accepted = listener.AcceptAsync(cancellation).AsTask();
+        await Task.WhenAny(accepted, _process.WaitForExitAsync(cancellation)).ConfigureAwait(false);
+        cancellation.ThrowIfCancellationRequested();
+        if (!accepted.IsCompleted)
+        {
+            throw new IOException($"it exited with {_process.ExitCode}");
+        }
+
+        _agent = await AgentConnection.OpenAsync(new NetworkStream(await accepted.ConfigureAwait(false), ownsSocket: true), cancellation).ConfigureAwait(false);
+        _control = await _agent.OpenSessionAsync(cancellation).ConfigureAwait(false);
+        await FollowKernelLogAsync().ConfigureAwait(false);
+        _ = Log.Death.ContinueWith(death => _died.TrySetResult(new TargetDeath(TargetEnd.KernelDied, death.Result.Title, death.Result.Text, death.Result)), TaskScheduler.Default);
+        _ = _agent.Completion.ContinueWith(_ => OnLost(), TaskScheduler.Default);
+    }
+
+    private void OnLost()
+    {
+        Log.End();
+        _died.TrySetResult(_ending ? new TargetDeath(TargetEnd.ShutDown, "shut down", "") : new TargetDeath(TargetEnd.Lost, "the agent is gone", Log.Tail()));
+    }
 
     private Task WriteToKernelLogAsync(string line, CancellationToken cancellation) => File.WriteAllTextAsync("/dev/kmsg", line + "\n", cancellation);
 
@@ -165,9 +203,9 @@ public sealed class LocalTarget : Target
                 {
                     Log.FeedRecord(Encoding.UTF8.GetString(read.Buffers[0], 0, (int)read.Result));
                 }
-                else if (read.Errno != (int)Errno.EPIPE)
+                else if ((Errno)read.Errno is not (Errno.EPIPE or Errno.EINTR))
                 {
-                    return;
+                    break;
                 }
             }
         }
@@ -176,5 +214,7 @@ public sealed class LocalTarget : Target
             // The session went with the target.
             Debug.WriteLine(e.Message);
         }
+
+        Log.End();
     }
 }
