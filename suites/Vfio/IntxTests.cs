@@ -159,6 +159,7 @@ public sealed class IntxTests(KernelUnderTest kernel)
     {
         (EduDevice edu, EventFd eventfd) = await AttachAsync();
         await using EduDevice _ = edu;
+        bool drains = kernel.Has("vfio-virqfd-drains");
         await using EventFd unmask = await kernel.CreateEventFdAsync();
         await edu.Vfio.SetIrqsAsync(IrqSet.Eventfds(IrqIndex.Intx, IrqAction.Unmask, 0, unmask));
 
@@ -166,10 +167,10 @@ public sealed class IntxTests(KernelUnderTest kernel)
         (await eventfd.WaitAsync()).Should().Be(1);
         await unmask.SignalAsync();
         (await eventfd.WaitAsync()).Should().Be(1, "the line is still up");
-        (await unmask.ReadAsync()).Should().BeNull();
+        (await unmask.ReadAsync()).Should().Be(drains ? null : 1ul);
         await edu.AcknowledgeAsync(IrqIndex.Intx);
         await unmask.SignalAsync(5);
-        (await unmask.ReadAsync()).Should().BeNull();
+        (await unmask.ReadAsync()).Should().Be(drains ? null : 5ul);
         (await eventfd.ReadAsync()).Should().BeNull();
         await edu.RaiseAsync(IrqIndex.Intx);
         (await eventfd.WaitAsync()).Should().Be(1, "it was unmasked");

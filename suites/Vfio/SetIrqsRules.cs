@@ -91,6 +91,12 @@ internal sealed record SetIrqsRules(IReadOnlyList<uint> Counts, bool Grows, bool
         }
 
         // Enabling no vectors at all: the PCI core's answer.
-        return set.Start + set.Count == 0 ? Errno.ERANGE : Errno.None;
+        if (set.Start + set.Count == 0)
+        {
+            return Errno.ERANGE;
+        }
+
+        // Before vfio-dynamic-msix a range had to begin below the set it enabled.
+        return Checked && set.Count == 0 ? Errno.EINVAL : Errno.None;
     }
 }

@@ -177,7 +177,14 @@ public sealed class TriggerTests(KernelUnderTest kernel)
         await using VfioDevice device = await kernel.OpenXhciAsync();
         EventFd[] eventfds = await kernel.CreateEventFdsAsync(4);
 
-        await device.AttachAsync(index, 4);
+        bool enables = kernel.Has("vfio-dynamic-msix");
+        (await device.TryAttachAsync(index, 4)).Should().Be(enables ? Errno.None : Errno.EINVAL);
+        if (!enables)
+        {
+            (await device.TryTriggerAsync(index)).Should().Be(Errno.EINVAL, "a refused call enables nothing");
+            await device.AttachAsync(index, 0, null, null, null, null);
+        }
+
         await device.TriggerAsync(index, 0, 4);
         await device.AttachAsync(index, 0, eventfds);
         await device.TriggerAsync(index, 0, 4);
