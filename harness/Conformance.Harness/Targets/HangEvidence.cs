@@ -19,10 +19,15 @@ internal sealed class HangEvidence(QemuProcess qemu, KernelLog log)
         StringBuilder evidence = new();
         using CancellationTokenSource patience = new(s_patience);
         LogMark before = log.Here;
-        evidence.Append("machine: ").AppendLine(await AskAsync(StatusAsync, patience.Token).ConfigureAwait(false));
+        string status = await AskAsync(StatusAsync, patience.Token).ConfigureAwait(false);
+        evidence.Append("machine: ").AppendLine(status);
         evidence.AppendLine(await AskAsync(token => qemu.Qmp.HumanAsync("info registers -a", token), patience.Token).ConfigureAwait(false));
-        evidence.Append("console: ").AppendLine(await AskAsync(AskKernelAsync, patience.Token).ConfigureAwait(false));
-        evidence.Append(log.TextSince(before));
+        if (status == "running")
+        {
+            evidence.Append("console: ").AppendLine(await AskAsync(AskKernelAsync, patience.Token).ConfigureAwait(false));
+            evidence.Append(log.TextSince(before));
+        }
+
         return evidence.ToString();
     }
 

@@ -21,6 +21,7 @@ internal sealed record QemuExit(int Code, string? Cause, string Errors)
 /// <summary>One QEMU, tied to the life of this process, with its monitor, its console and the agent's channel.</summary>
 internal sealed class QemuProcess : IAsyncDisposable
 {
+    private static readonly TimeSpan s_closing = TimeSpan.FromSeconds(2);
     private static readonly string[] s_usual = ["TCG doesn't support requested feature", "has no peer"];
 
     private readonly MachineLine _line;
@@ -97,7 +98,14 @@ internal sealed class QemuProcess : IAsyncDisposable
     /// <exception cref="MachineFaultException">QEMU ended first.</exception>
     public async Task<T> WhileItLivesAsync<T>(Task<T> work)
     {
-        if (await Task.WhenAny(work, Exited).ConfigureAwait(false) != work)
+        await Task.WhenAny(work, Exited).ConfigureAwait(false);
+        if (work is { IsFaulted: true, Exception.InnerException: IOException })
+        {
+            // A QEMU that ends closes its sockets a moment before it is gone, and why it went is what matters.
+            await Task.WhenAny(Exited, Task.Delay(s_closing)).ConfigureAwait(false);
+        }
+
+        if (Exited.IsCompleted && !work.IsCompletedSuccessfully)
         {
             QemuExit exit = await Exited.ConfigureAwait(false);
             _ = work.ContinueWith(static late => late.Exception, CancellationToken.None, TaskContinuationOptions.OnlyOnFaulted, TaskScheduler.Default);

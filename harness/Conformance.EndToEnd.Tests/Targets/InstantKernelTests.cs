@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: MIT
+using System.Buffers.Binary;
+using Conformance.Kernels;
+using Conformance.Targets;
+using Conformance.Uapi;
+using Conformance.Wire;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.EndToEnd.Tests.Targets;
+
+public sealed class InstantKernelTests(TargetLab lab)
+{
+    private static readonly MachineOptions s_vfio = new() { Iommu = true, Devices = ["e1000e"], Modules = ["kvm-amd", "vfio-pci"] };
+
+    [Fact]
+    public async Task RestoredKernelEqualsABootedOne()
+    {
+        PreparedKernel kernel = await lab.X86Async();
+        await CompareAsync(kernel, s_vfio, SystemCalls.X86_64);
+    }
+
+    [Fact]
+    public async Task RestoredArm64KernelEqualsABootedOne()
+    {
+        PreparedKernel kernel = await lab.Arm64Async();
+        await CompareAsync(kernel, s_vfio with { Modules = ["vfio-pci"] }, SystemCalls.Arm64);
+    }
+
+    [Fact]
+    public async Task TwoRunsThatRaceMakeOneEntryAndBothRestoreIt()
+    {
+        PreparedKernel kernel = await lab.X86Async();
+        string saved = Path.Combine(lab.Work, "raced");
+        MachineOptions options = new() { SnapshotDirectory = saved };
+        Task<EmulatedTarget> Run(string name) => EmulatedTarget.StartAsync(
+            kernel, options, TargetLab.Build, Directory.CreateDirectory(Path.Combine(lab.Work, name)).FullName, TargetLab.Cancellation);
+        EmulatedTarget[] both = await Task.WhenAll(Run("one"), Run("two"));
+        both.Should().OnlyContain(t => t.Restored);
+        both.SelectMany(t => t.Notes).Should().BeEmpty();
+        new InstantKernels(saved).List().Should().ContainSingle().Which.InUse.Should().BeFalse("what runs has its memory mapped and needs no lock");
+
+        // Each has its own copy of what it changes.
+        await TargetLab.WriteAsync(both[0], "/proc/sys/kernel/hostname", "one");
+        (await both[1].ReadFileAsync("/proc/sys/kernel/hostname")).Should().NotBe("one\n");
+        foreach (EmulatedTarget one in both)
+        {
+            await one.DisposeAsync();
+        }
+    }
+
+    [Fact]
+    public async Task EntryThatDoesNotComeBackIsDroppedAndTheKernelBooted()
+    {
+        await (await lab.StartAsync()).DisposeAsync();
+        string saved = Path.Combine(lab.Work, "spoiled");
+        Directory.CreateDirectory(saved);
+        CacheEntry entry = new InstantKernels(lab.Saved).List()[^1];
+        string copy = Path.Combine(saved, Path.GetFileName(entry.Path));
+        Directory.CreateDirectory(copy);
+        foreach (string file in Directory.GetFiles(entry.Path))
+        {
+            File.Copy(file, Path.Combine(copy, Path.GetFileName(file)));
+        }
+
+        // As if the disk had returned nothing of what was written, and nobody could know.
+        string memory = Path.Combine(copy, "memory");
+        long size = new FileInfo(memory).Length;
+        using (FileStream stream = File.Create(memory))
+        {
+            stream.SetLength(size);
+        }
+
+        File.SetLastWriteTimeUtc(memory, File.GetLastWriteTimeUtc(Path.Combine(entry.Path, "memory")));
+        await using EmulatedTarget target = await lab.StartAsync(new MachineOptions { SnapshotDirectory = saved });
+        target.Restored.Should().BeFalse();
+        target.Notes.Should().ContainSingle().Which.Should().Contain("was dropped because it did not come back");
+        new InstantKernels(saved).List().Should().BeEmpty();
+    }
+
+    [Fact]
+    public async Task MachineThatCannotBeSavedIsBootedWithANote()
+    {
+        await using EmulatedTarget target = await lab.StartAsync(new MachineOptions { SnapshotDirectory = lab.Saved, Devices = ["edu"] });
+        target.Restored.Should().BeFalse();
+        target.Notes.Should().Equal("QEMU cannot save a machine with edu: the kernel is booted each time.");
+    }
+
+    private async Task CompareAsync(PreparedKernel kernel, MachineOptions options, SystemCalls calls)
+    {
+        Facts booted = await TakeAsync(kernel, options with { SnapshotDirectory = lab.Saved, FreshBoot = true }, calls, restored: false);
+        Facts first = await TakeAsync(kernel, options with { SnapshotDirectory = lab.Saved }, calls, restored: true);
+        Facts again = await TakeAsync(kernel, options with { SnapshotDirectory = lab.Saved }, calls, restored: true);
+        first.Should().BeEquivalentTo(booted);
+        again.Should().BeEquivalentTo(booted);
+    }
+
+    private async Task<Facts> TakeAsync(PreparedKernel kernel, MachineOptions options, SystemCalls calls, bool restored)
+    {
+        await using EmulatedTarget target = await EmulatedTarget.StartAsync(kernel, options, TargetLab.Build, lab.Work, TargetLab.Cancellation);
+        target.Restored.Should().Be(restored, string.Join(' ', target.Notes));
+        target.Notes.Should().BeEmpty();
+        await using AgentSession session = await target.Agent.OpenSessionAsync(TargetLab.Cancellation);
+
+        // A kernel that slept in a file does not know for how long; its clocks must be right and run all the same.
+        const int Realtime = 0, Monotonic = 1;
+        TimeSpan before = await ClockAsync(session, calls, Monotonic);
+        TimeSpan date = await ClockAsync(session, calls, Realtime);
+        (DateTimeOffset.UnixEpoch + date).Should().BeCloseTo(DateTimeOffset.UtcNow, TimeSpan.FromSeconds(3));
+        await target.Log.MarkAsync("between two looks at the clock", TargetLab.Cancellation);
+        TimeSpan after = await ClockAsync(session, calls, Monotonic);
+        (after - before).Should().BePositive().And.BeLessThan(TimeSpan.FromSeconds(30));
+
+        return new Facts(
+            target.Agent.Hello with { Pid = 0 },
+            await target.ReadFileAsync("/proc/cmdline"),
+            [.. (await target.ReadFileAsync("/proc/modules")).Split('\n').Select(l => l.Split(' ')[0]).Order(StringComparer.Ordinal)],
+            await target.ReadFileAsync("/proc/bus/pci/devices"),
+            [.. (await target.ReadFileAsync("/proc/iomem")).Split('\n').Where(l => !l.Contains("Kernel ", StringComparison.Ordinal))],
+            await target.ReadFileAsync("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+            (await target.ReadFileAsync("/proc/meminfo")).Split('\n')[0],
+            [.. target.Log.ReportsSince(KernelLog.Start).Select(r => r.Title)]);
+    }
+
+    private static async Task<TimeSpan> ClockAsync(AgentSession session, SystemCalls calls, int clock)
+    {
+        CallResult result = await session.CallAsync(new SystemCall(calls.ClockGettime, $"clock_gettime({clock})").Arg(clock).Out(16));
+        result.Errno.Should().Be(0);
+        return TimeSpan.FromSeconds(BinaryPrimitives.ReadInt64LittleEndian(result.Buffers[0]))
+            + TimeSpan.FromMicroseconds(BinaryPrimitives.ReadInt64LittleEndian(result.Buffers[0].AsSpan(8)) / 1000.0);
+    }
+
+    private sealed record Facts(
+        AgentHello Hello, string CommandLine, string[] Modules, string PciDevices, string[] Memory, string ClockSource, string TotalMemory, string[] Reports);
+}
