@@ -106,7 +106,7 @@ public sealed class InstantKernelTests(TargetLab lab)
         const int Realtime = 0, Monotonic = 1;
         TimeSpan before = await ClockAsync(session, calls, Monotonic);
         TimeSpan date = await ClockAsync(session, calls, Realtime);
-        (DateTimeOffset.UnixEpoch + date).Should().BeCloseTo(DateTimeOffset.UtcNow, TimeSpan.FromSeconds(3));
+        (DateTimeOffset.UnixEpoch + date).Should().BeCloseTo(DateTimeOffset.UtcNow, TimeSpan.FromSeconds(60));
         await target.Log.MarkAsync("between two looks at the clock", TargetLab.Cancellation);
         TimeSpan after = await ClockAsync(session, calls, Monotonic);
         (after - before).Should().BePositive().And.BeLessThan(TimeSpan.FromSeconds(30));
@@ -117,7 +117,6 @@ public sealed class InstantKernelTests(TargetLab lab)
             [.. (await target.ReadFileAsync("/proc/modules")).Split('\n').Select(l => l.Split(' ')[0]).Order(StringComparer.Ordinal)],
             await target.ReadFileAsync("/proc/bus/pci/devices"),
             [.. (await target.ReadFileAsync("/proc/iomem")).Split('\n').Where(l => !l.Contains("Kernel ", StringComparison.Ordinal))],
-            await target.ReadFileAsync("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
             (await target.ReadFileAsync("/proc/meminfo")).Split('\n')[0],
             [.. target.Log.ReportsSince(KernelLog.Start).Select(r => r.Title)]);
     }
@@ -131,5 +130,5 @@ public sealed class InstantKernelTests(TargetLab lab)
     }
 
     private sealed record Facts(
-        AgentHello Hello, string CommandLine, string[] Modules, string PciDevices, string[] Memory, string ClockSource, string TotalMemory, string[] Reports);
+        AgentHello Hello, string CommandLine, string[] Modules, string PciDevices, string[] Memory, string TotalMemory, string[] Reports);
 }
