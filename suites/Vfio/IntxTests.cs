@@ -29,6 +29,14 @@ public sealed class IntxTests(KernelUnderTest kernel)
         return (await config.ReadUInt16Async(PciConfiguration.Command) & PciConfiguration.InterruptDisable) != 0;
     }
 
+    // As the device has it, past VFIO's virtual one.
+    private static async Task<ushort> PhysicalCommandAsync(EduDevice edu)
+    {
+        await using KernelFd config = await edu.Session.OpenAsync($"/sys/bus/pci/devices/{edu.Vfio.Function}/config", writable: false);
+        (_, byte[] data) = await edu.Session.TryReadAsync(config, 64);
+        return BitConverter.ToUInt16(data, (int)PciConfiguration.Command);
+    }
+
     [Fact]
     [Clause("vfio-irqs/intx/delivers")]
     [Clause("vfio-irqs/intx/automasked")]
@@ -320,7 +328,10 @@ public sealed class IntxTests(KernelUnderTest kernel)
         await edu.AcknowledgeAsync(IrqIndex.Intx);
         await edu.Vfio.UnmaskIntxAsync();
         await edu.Vfio.SetCommandAsync(PciConfiguration.InterruptDisable);
+        await edu.Vfio.UnmaskIntxAsync();
+        (await PhysicalCommandAsync(edu) & PciConfiguration.InterruptDisable).Should().NotBe(0, "unmasking a line that is down leaves the guest's bit alone");
         await edu.Vfio.SetCommandAsync(0, PciConfiguration.InterruptDisable);
+        (await PhysicalCommandAsync(edu) & PciConfiguration.InterruptDisable).Should().Be(0);
         (await eventfd.ReadAsync()).Should().BeNull();
         await edu.RaiseAsync(IrqIndex.Intx);
         (await eventfd.WaitAsync()).Should().Be(1);
