@@ -54,6 +54,7 @@ public sealed class FaultTests(KernelUnderTest kernel)
     public async Task GuestNeverComesBack()
     {
         await using Vm vm = await kernel.CreateVmAsync();
+        vm.Session.EventPatience = TimeSpan.FromSeconds(4);
         await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.SpinUntil(new GuestCondition(GuestLayout.Scratch, Comparison.Equal, 1))));
     }
 
