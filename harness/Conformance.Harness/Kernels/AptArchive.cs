@@ -18,8 +18,7 @@ internal sealed class PackageUnusableException(string message) : Exception(messa
 /// </summary>
 internal sealed partial class AptArchive
 {
-    private const string DefaultMirror = "http://deb.debian.org/debian/";
-    private const string DefaultSecurityMirror = "http://deb.debian.org/debian-security/";
+    private const string NoMirror = "this machine's apt sources name no Debian mirror. Add one, or give a kernel image file or a build tree instead of debian:.";
     private const string Helper = "/usr/lib/apt/apt-helper";
     private const string NoApt = "this machine has no apt. Give a kernel image file or a build tree instead of debian:.";
 
@@ -173,14 +172,14 @@ internal sealed partial class AptArchive
     internal static string Sources(IReadOnlyList<AptSource> machine, string keyring)
     {
         StringBuilder text = new();
-        Append(AptSource.FindMirror(machine, security: false), DefaultMirror, s_suites);
-        Append(AptSource.FindMirror(machine, security: true), DefaultSecurityMirror, s_securitySuites);
+        Append(AptSource.FindMirror(machine, security: false), MainMirror(machine), s_suites);
+        Append(AptSource.FindMirror(machine, security: true), SecurityMirror(machine), s_securitySuites);
         return text.ToString();
 
-        void Append(AptSource? mirror, string fallback, string[] suites)
+        void Append(AptSource? mirror, string uri, string[] suites)
         {
             text.Append("Types: deb\n");
-            text.Append("URIs: ").Append(mirror?.Uri ?? fallback).Append('\n');
+            text.Append("URIs: ").Append(uri).Append('\n');
             text.Append("Suites: ").AppendJoin(' ', suites).Append('\n');
             text.Append("Components: main\n");
             text.Append("Architectures: amd64 arm64\n");
@@ -267,8 +266,8 @@ internal sealed partial class AptArchive
     private async Task<List<DebianPackage>> ReadIndexesAsync(IProgress<string>? progress, CancellationToken cancellation)
     {
         IReadOnlyList<AptSource> machine = AptSource.ReadAll(_aptConfiguration);
-        string main = AptSource.FindMirror(machine, security: false)?.Uri ?? DefaultMirror;
-        string security = AptSource.FindMirror(machine, security: true)?.Uri ?? DefaultSecurityMirror;
+        string main = MainMirror(machine);
+        string security = SecurityMirror(machine);
         (string Path, string Suite, string Repository)[] indexes =
         [
             .. Directory.EnumerateFiles(Path.Combine(_directory, "lists"))
@@ -319,4 +318,11 @@ internal sealed partial class AptArchive
     // The address of the index with its slashes as underscores, as apt has always named them.
     [GeneratedRegex(@"_dists_(?<suite>[a-z-]+)_main_binary-(amd64|arm64)_Packages(\.[a-z0-9]+)?$")]
     private static partial Regex IndexFileName();
+
+    private static string MainMirror(IReadOnlyList<AptSource> machine) =>
+        AptSource.FindMirror(machine, security: false)?.Uri ?? throw new MachineFaultException(NoMirror);
+
+    // A mirror of Debian has its security archive beside it, whether or not this machine uses it.
+    private static string SecurityMirror(IReadOnlyList<AptSource> machine) =>
+        AptSource.FindMirror(machine, security: true)?.Uri ?? MainMirror(machine).TrimEnd('/') + "-security/";
 }
