@@ -13,7 +13,7 @@ public enum ApicDeliveryMode : byte
 }
 
 /// <summary>A message signalled interrupt as it is written: 64-bit address, 32-bit data, and on arm64 the DeviceID of the writer.</summary>
-/// <param name="Address">x86: 0xfeeXXXXX; arm64: GITS_TRANSLATER's guest-physical address.</param>
+/// <param name="Address">x86: from 0xfee00000 on; arm64: GITS_TRANSLATER's guest-physical address.</param>
 /// <param name="Data">x86: vector, delivery mode, trigger mode; arm64: the EventID.</param>
 public readonly record struct MsiMessage(ulong Address, uint Data)
 {
