@@ -147,6 +147,11 @@ internal static class CommandLine
         Option<bool> fresh = new("--fresh-boot") { Description = "Boot every kernel; never restore a saved one." };
         Option<Isolation> isolation = new("--isolation") { Description = "How often the kernel is fresh: suite (default), class or test." };
         Option<string[]> append = new("--append") { Description = "Kernel command line arguments to add; repeatable.", HelpName = "ARGS" };
+        Option<string[]> known = new("--known-failures")
+        {
+            Description = "A ledger of failures that are known, beside suites/known-failures.tsv and written like it; repeatable.",
+            HelpName = "FILE",
+        };
         Option<bool> offline = new("--offline") { Description = "Use only kernels that are in the cache." };
         Option<bool> controls = new("--negative-controls") { Description = "Run the tests that must fail, and nothing else: they pass by failing." };
         Option<int?> jobs = new("--jobs", "-j") { Description = "How many kernels may run at once. Default: half the processors.", HelpName = "N" };
@@ -171,7 +176,7 @@ internal static class CommandLine
 
         Command command = new("run", "Boot kernels and run the suites on them.")
         {
-            kernel, arch, suite, test, module, folder, append, restore, fresh, isolation, offline, controls, jobs, timeout, verbose,
+            kernel, arch, suite, test, module, folder, append, restore, fresh, isolation, known, offline, controls, jobs, timeout, verbose,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -187,6 +192,7 @@ internal static class CommandLine
                 Restore = parsed.GetValue(restore),
                 FreshBoot = parsed.GetValue(fresh),
                 Isolation = parsed.GetValue(isolation),
+                KnownFailures = parsed.GetValue(known) ?? [],
                 Offline = parsed.GetValue(offline),
                 NegativeControls = parsed.GetValue(controls),
                 Jobs = parsed.GetValue(jobs),

@@ -91,6 +91,11 @@ internal static class FailureText
             }
         }
 
+        foreach (string ledger in request.KnownFailures)
+        {
+            words.AddRange(["--known-failures", ledger]);
+        }
+
         words.AddRange(["--test", id]);
         return string.Join(' ', words.Select(Quoted));
     }

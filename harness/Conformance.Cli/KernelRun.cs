@@ -20,9 +20,11 @@ internal sealed class KernelRun
     private readonly Installation _installation;
     private readonly RunRequest _request;
     private readonly RunView _view;
+    private readonly Expectations _expected;
 
-    public KernelRun(Installation installation, RunRequest request, PreparedKernel kernel, RunView view)
+    public KernelRun(Installation installation, RunRequest request, PreparedKernel kernel, Expectations expected, RunView view)
     {
+        _expected = expected;
         _installation = installation;
         _request = request;
         _view = view;
@@ -68,6 +70,7 @@ internal sealed class KernelRun
 
         Directory.CreateDirectory(Folder);
         await Kernel.SaveAsync(PreparedFile, cancellation).ConfigureAwait(false);
+        _expected.Write(Folder);
         MachineOptions machine = new()
         {
             SnapshotDirectory = _request.Restore ? Path.Combine(CacheDirectory.Default, "machines") : null,
@@ -146,7 +149,7 @@ internal sealed class KernelRun
     /// <summary>The run so far, from what was reported, and stored where that was possible.</summary>
     public RunRecord Finish()
     {
-        RunRecord run = ResultsFolder.Merge(_lines) ?? new RunRecord
+        RunRecord run = ResultsFolder.Merge(_lines) is { } merged ? _expected.Apply(merged) : new RunRecord
         {
             SuiteVersion = "unknown",
             Kernel = Identity,
@@ -208,13 +211,14 @@ internal sealed class KernelRun
                 break;
             case JournalEvent.Target:
                 progress.Up = true;
+                progress.Target = line.Target;
                 _view.Now(part, progress.Current ?? $"{suite.Name}: {Kernel.Id} is up");
                 break;
             case JournalEvent.Verdict when line.Record is { } record:
                 progress.Done.Add(record.Id);
                 progress.Current = null;
                 progress.Moved = true;
-                _view.Decided(record, Identity);
+                _view.Decided(_expected.Apply(record, Identity, progress.Target), Identity);
                 break;
             case JournalEvent.Fault:
                 ResultsLost |= line.ResultsLost;
@@ -246,7 +250,7 @@ internal sealed class KernelRun
             Write(suite.Name, JournalLine.Now(JournalEvent.Verdict) with { Record = record });
             progress.Done.Add(id);
             progress.Moved = true;
-            _view.Decided(record, Identity);
+            _view.Decided(_expected.Apply(record, Identity, progress.Target), Identity);
         }
 
         if (progress.Planned is null || !progress.Moved)
@@ -321,6 +325,8 @@ internal sealed class KernelRun
         public bool Moved { get; set; }
 
         public bool Closed { get; set; }
+
+        public TargetIdentity? Target { get; set; }
 
         /// <summary>Whether the kernel is up: the first test begins, and waits for it, while it boots.</summary>
         public bool Up { get; set; }

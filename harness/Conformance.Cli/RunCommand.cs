@@ -24,8 +24,10 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         List<KernelSpec> specs = [.. request.Kernels.Distinct().Select(KernelSpec.Parse)];
         KernelArchitecture architecture = ArchitectureOf(request, specs);
         IReadOnlyDictionary<string, string> modules = request.ParseModules();
+        IReadOnlyList<SuiteAssembly> all = SuiteAssembly.LoadAll(installation);
+        Ledgers ledgers = Ledgers.Load(installation, request.KnownFailures, all);
         IReadOnlyList<SelectedSuite> suites =
-            Selection.Choose(SuiteAssembly.LoadAll(installation), request.Suites, request.Tests, architecture, request.NegativeControls);
+            Selection.Choose(all, request.Suites, request.Tests, architecture, request.NegativeControls);
         if (suites.Count == 0)
         {
             output.Error.WriteLine("conformance: nothing to run: no claim is left by --suite, --test and --arch.");
@@ -46,7 +48,7 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         {
             foreach (KernelSpec spec in specs)
             {
-                runs.Add(await PrepareAsync(spec, request, architecture, modules, view, cancellation).ConfigureAwait(false));
+                runs.Add(await PrepareAsync(spec, request, architecture, modules, ledgers, view, cancellation).ConfigureAwait(false));
             }
         }
         catch (OperationCanceledException)
@@ -105,6 +107,7 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         RunRequest request,
         KernelArchitecture architecture,
         IReadOnlyDictionary<string, string> modules,
+        Ledgers ledgers,
         RunView view,
         CancellationToken cancellation)
     {
@@ -122,7 +125,11 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
             view.Say($"{spec.Text}: {note}");
         }
 
-        return new KernelRun(installation, request, kernel, view);
+        // A negative control says nothing about the kernel.
+        Expectations expected = request.NegativeControls
+            ? new Expectations()
+            : Expectations.Of(kernel, ledgers.Known, ledgers.Capabilities, DateOnly.FromDateTime(DateTime.UtcNow));
+        return new KernelRun(installation, request, kernel, expected, view);
     }
 
     private static async Task RunAllAsync(

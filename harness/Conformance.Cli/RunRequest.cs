@@ -38,6 +38,9 @@ internal sealed record RunRequest
     /// <summary>Appended to the kernel command line, space-separated.</summary>
     public IReadOnlyList<string> Append { get; init; } = [];
 
+    /// <summary>The user's own ledgers of known failures, beside the repository's.</summary>
+    public IReadOnlyList<string> KnownFailures { get; init; } = [];
+
     public bool Offline { get; init; }
 
     public bool NegativeControls { get; init; }

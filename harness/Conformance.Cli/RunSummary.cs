@@ -24,6 +24,7 @@ internal sealed class RunSummary(CommandOutput output)
                 to.WriteLine($"  {suite.Key,-12} {RunView.Counts(CountsOf(suite))}");
             }
 
+            WriteKnown(record);
             WriteMissing(record);
             to.WriteLine($"  {"results",-12} {Path.Combine(folder, run.Kernel.Id, ResultsFolder.FileName)}");
         }
@@ -42,6 +43,15 @@ internal sealed class RunSummary(CommandOutput output)
     }
 
     private static Dictionary<Verdict, int> CountsOf(IEnumerable<TestRecord> tests) => tests.CountBy(t => t.Verdict).ToDictionary();
+
+    private void WriteKnown(RunRecord record)
+    {
+        foreach (IGrouping<string?, TestRecord> row in record.Tests.Where(t => t.Verdict == Verdict.Known).GroupBy(t => t.Row))
+        {
+            string tests = row.Count() == 1 ? row.First().Id : $"{row.First().Id} and {(row.Count() - 1).ToString(CultureInfo.InvariantCulture)} more";
+            output.Out.WriteLine($"  {"known",-12} {tests}: {row.First().Reason} [{row.Key}]");
+        }
+    }
 
     private void WriteMissing(RunRecord record)
     {

@@ -77,10 +77,21 @@ internal static class Selection
             throw new UsageException($"'{pattern}' is a test of {elsewhere.Name} ({string.Join(", ", elsewhere.Architectures.Select(a => a.Name()))}), which is not among the suites chosen.");
         }
 
-        string[] ids = [.. wanted.SelectMany(s => s.Tests).Select(t => t.Id)];
+        throw new UsageException(NoSuchTest(pattern, wanted)!);
+    }
+
+    /// <summary>What to say of a pattern that no test can match; null when one can.</summary>
+    public static string? NoSuchTest(TestPattern pattern, IReadOnlyList<SuiteAssembly> suites)
+    {
+        if (suites.SelectMany(s => s.Tests).Any(t => May(pattern, t)))
+        {
+            return null;
+        }
+
+        string[] ids = [.. suites.SelectMany(s => s.Tests).Select(t => t.Id)];
         string[] classes = [.. ids.Select(id => id[..id.LastIndexOf('.')]).Distinct()];
         IReadOnlyList<string> nearest = NearestNames.Of(pattern.Text, [.. ids, .. classes, .. classes.Select(c => c + TestPattern.ClassSuffix)]);
         string hint = nearest.Count > 0 ? $"Nearest: {string.Join(", ", nearest)}." : "'conformance list tests' shows them all.";
-        throw new UsageException($"There is no test '{pattern}'. {hint}");
+        return $"There is no test '{pattern}'. {hint}";
     }
 }

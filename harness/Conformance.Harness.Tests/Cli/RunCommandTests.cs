@@ -167,6 +167,50 @@ public sealed class RunCommandTests : IDisposable
     public async Task RowThatDoesNotExistIsNotGreen() =>
         (await _sample.RunAsync(_sample.Request with { Tests = ["NumbersKeepTheirSign.7"] })).Should().Be(ExitCode.ResultsMissing);
 
+    [Fact]
+    public async Task KnownFailureIsGreenAndShown()
+    {
+        int exit = await _sample.RunAsync(_sample.Request with { Tests = ["BrokenClaimInXunitsWords", "ClaimThatHolds"], KnownFailures = [Ledger("BrokenClaimInXunitsWords\t6.12\tFail")] });
+
+        exit.Should().Be(ExitCode.Clean);
+        Stored.Tests.Select(t => t.Verdict).Should().Equal(Verdict.Known, Verdict.Pass);
+        _sample.Out.ToString().Should().Contain("1 passed, 1 known in ").And.Contain("known        Specimen.Verdict.BrokenClaimInXunitsWords: it is broken (https://example.org/1; me, until 2999-12-31)");
+        ResultsJournal.Read(ResultsJournal.PathFor(_sample.Kernel(Kernel), "Specimen")).Where(l => l.Record?.Id.EndsWith("Words", StringComparison.Ordinal) == true)
+            .Should().OnlyContain(l => l.Record!.Verdict == Verdict.Fail, "the journal keeps what the test said");
+    }
+
+    [Fact]
+    public async Task RowOfTheRepositoryThatIsNotTrueAnyMoreIsRed()
+    {
+        File.Move(Ledger("ClaimThatHolds\t*\tFail"), Path.Combine(_sample.Installation.Suites, "known-failures.tsv"));
+
+        (await _sample.RunAsync(_sample.Request with { Tests = ["ClaimThatHolds"] })).Should().Be(ExitCode.ClaimFailed);
+
+        _sample.Out.ToString().Should().Contain("  edit     suites/known-failures.tsv:2: remove the row");
+    }
+
+    [Fact]
+    public async Task CapabilityThatIsGoneIsRed()
+    {
+        await File.WriteAllTextAsync(Path.Combine(_sample.Installation.Suites, "capabilities.tsv"), "name\tkernels\tconfig\tsummary\nKVM_XEN_HVM_CONFIG_EVTCHN_SEND\t6.12..\t-\tKVM sends\n");
+
+        (await _sample.RunAsync(_sample.Request with { Tests = ["AbsentCapabilitySkips"] })).Should().Be(ExitCode.ClaimFailed);
+
+        _sample.Out.ToString().Should().Contain("  wanted   KVM_XEN_HVM_CONFIG_EVTCHN_SEND: KVM sends (6.12..; suites/capabilities.tsv:2)").And.Contain("  seen     KVM_CAP_XEN_HVM = 0x1f");
+    }
+
+    [Theory]
+    [InlineData("ClaimThatHold\t*\tFail", "*own.tsv:2: There is no test 'ClaimThatHold'. Nearest: *ClaimThatHolds.")]
+    [InlineData("ClaimThatHolds\t*\tPass", "*own.tsv:2: 'Pass' is no way to fail*")]
+    [InlineData(null, "--known-failures *own.tsv: *")]
+    public async Task LedgerThatCannotBeUsedIsBadUsage(string? row, string message)
+    {
+        string file = Path.Combine(_sample.Installation.Root, "own.tsv");
+        Func<Task> run = () => _sample.RunAsync(_sample.Request with { KnownFailures = [row is null ? file : Ledger(row)] });
+
+        await run.Should().ThrowAsync<UsageException>().WithMessage(message);
+    }
+
     [Theory]
     [InlineData("Specimn", null, null, "There is no suite 'Specimn'. Nearest: Specimen.")]
     [InlineData(null, "ClaimThatHold", null, "There is no test 'ClaimThatHold'. Nearest: Specimen.Verdict.ClaimThatHolds.")]
@@ -194,5 +238,12 @@ public sealed class RunCommandTests : IDisposable
         Func<Task> run = () => _sample.RunAsync(_sample.Request with { Architecture = architecture, Suites = named ? ["Specimen"] : [] });
 
         await run.Should().ThrowAsync<UsageException>().WithMessage(message);
+    }
+
+    private string Ledger(string row)
+    {
+        string file = Path.Combine(_sample.Installation.Root, "own.tsv");
+        File.WriteAllText(file, $"test\tkernels\tfails\treason\tlink\towner\texpires\n{row}\tit is broken\thttps://example.org/1\tme\t2999-12-31\n");
+        return file;
     }
 }

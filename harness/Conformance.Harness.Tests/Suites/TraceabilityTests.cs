@@ -41,6 +41,15 @@ public sealed partial class TraceabilityTests
     }
 
     [Fact]
+    public void LedgersCanBeReadAndNameWhatThereIs()
+    {
+        IReadOnlyList<SuiteAssembly> suites = SuiteAssembly.LoadAll(s_repository);
+        Ledgers ledgers = Ledgers.Load(s_repository, [], suites);
+        string sources = string.Concat(Sources.Concat(Directory.EnumerateFiles(Path.Combine(s_repository.Harness, "Conformance.Harness", "Uapi"), "*.cs")).Select(File.ReadAllText));
+        ledgers.Capabilities.Should().NotBeEmpty().And.OnlyContain(c => sources.Contains(c.Name, StringComparison.Ordinal) || c.Name.StartsWith("KVM_CAP_", StringComparison.Ordinal));
+    }
+
+    [Fact]
     public void EveryApprovedFileBelongsToATest()
     {
         IEnumerable<string> approved = Directory.EnumerateFiles(s_repository.Suites, "*.verified.txt", SearchOption.AllDirectories);

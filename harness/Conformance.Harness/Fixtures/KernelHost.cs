@@ -143,7 +143,7 @@ internal sealed class KernelHost : IAsyncDisposable
             : await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
         await target.LoadModulesAsync(_needs.Modules);
         StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
-        SuiteRunner.ReportTarget(new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion));
+        SuiteRunner.ReportTarget(new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion) { Release = StableRelease.ToString() });
         return target;
     }
 }

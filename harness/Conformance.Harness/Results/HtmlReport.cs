@@ -62,20 +62,20 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
 
         int passed = runs.Sum(r => r.Tests.Count(t => t.Verdict == Verdict.Pass));
         return wrong.Count == 0
-            ? passed == 0 ? $"Nothing was proved on {on}." : $"No claim broken on {on}: {passed} of {tests} verdicts are passes, {runs.Sum(r => r.Tests.Count(t => t.Verdict == Verdict.Skip))} skips."
+            ? passed == 0 ? $"Nothing was proved on {on}." : $"No claim broken on {on}: {passed} of {tests} verdicts are passes, {Plural(runs.Sum(r => r.Tests.Count(t => t.Verdict == Verdict.Skip)), "skip")}{(bad.Count == 0 ? "" : $", {Plural(bad.Count, "known failure")}")}."
             : $"On {on}, of {tests + missing} claims {string.Join(", ", wrong)}.";
     }
 
     private void Kernels()
     {
-        _html.Append("<section id=\"kernels\">\n<h2>Kernels</h2>\n<div class=\"scroll\"><table><thead><tr><th>Kernel<th>From<th>Ran on<th>Started<th>Took<th>Pass<th>Fail<th>Crash<th>Hang<th>Broken<th>Skip<th>Missing</tr></thead><tbody>\n");
+        _html.Append("<section id=\"kernels\">\n<h2>Kernels</h2>\n<div class=\"scroll\"><table><thead><tr><th>Kernel<th>From<th>Ran on<th>Started<th>Took<th>Pass<th>Fail<th>Crash<th>Hang<th>Broken<th>Known<th>Skip<th>Missing</tr></thead><tbody>\n");
         foreach (RunRecord run in runs)
         {
             int Count(Verdict v) => run.Tests.Count(t => t.Verdict == v);
             string Cell(int n, string cls) => $"<td class=\"n {(n > 0 ? cls : "zero")}\">{n}";
             _html.Append($"<tr><th scope=\"row\">{E(run.Kernel.Release)} <small>{E(run.Kernel.Arch)}</small><td>{E(run.Kernel.Source)}<td>{E(Where(run))}<td>{run.Started.UtcDateTime.ToString("yyyy-MM-dd HH:mm", CultureInfo.InvariantCulture)} UTC<td class=\"n\">{run.DurationMs / 1000} s")
                 .Append(Cell(Count(Verdict.Pass), "good")).Append(Cell(Count(Verdict.Fail), "bad")).Append(Cell(Count(Verdict.Crash), "bad")).Append(Cell(Count(Verdict.Hang), "bad"))
-                .Append(Cell(Count(Verdict.Broken), "warn")).Append(Cell(Count(Verdict.Skip), "skip")).Append(Cell(run.Missing?.Count ?? 0, "bad")).Append("</tr>\n");
+                .Append(Cell(Count(Verdict.Broken), "warn")).Append(Cell(Count(Verdict.Known), "warn")).Append(Cell(Count(Verdict.Skip), "skip")).Append(Cell(run.Missing?.Count ?? 0, "bad")).Append("</tr>\n");
         }
 
         _html.Append("</tbody></table></div>\n");
@@ -258,6 +258,8 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
 
         _html.Append("</ul></details>\n</section>\n");
     }
+
+    private static string Plural(int count, string word) => $"{count} {word}{(count == 1 ? "" : "s")}";
 
     private static string E(string text) => WebUtility.HtmlEncode(text);
 

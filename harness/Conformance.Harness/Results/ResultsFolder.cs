@@ -17,10 +17,11 @@ public static class ResultsFolder
             && (!File.Exists(merged) || journals.Any(j => File.GetLastWriteTimeUtc(j) > File.GetLastWriteTimeUtc(merged)));
     }
 
-    /// <summary>Builds the run from the journals of a folder.</summary>
+    /// <summary>Builds the run from the journals of a folder, in the light of what the run expected of the kernel.</summary>
     /// <param name="folder">The kernel's folder.</param>
     /// <returns>Null when no journal says which kernel it is about.</returns>
-    public static RunRecord? Merge(string folder) => Merge(ResultsJournal.In(folder).SelectMany(ResultsJournal.Read));
+    public static RunRecord? Merge(string folder) =>
+        Merge(ResultsJournal.In(folder).SelectMany(ResultsJournal.Read)) is { } run ? Expectations.In(folder)?.Apply(run) ?? run : null;
 
     /// <summary>Builds the run from journal lines of any number of suites on one kernel.</summary>
     /// <param name="lines">The lines; of each suite in their order.</param>

@@ -72,4 +72,9 @@ public sealed record KernelIdentity(
 /// <param name="Kind"><c>emulated</c>, <c>local</c> or <c>ssh</c>.</param>
 /// <param name="Accelerator"><c>tcg</c>, <c>kvm</c>, or <c>none</c> when QEMU is not involved.</param>
 /// <param name="Qemu">QEMU's version; null when it is not involved.</param>
-public sealed record TargetIdentity(string Kind, string Accelerator, string? Qemu);
+public sealed record TargetIdentity(string Kind, string Accelerator, string? Qemu)
+{
+    /// <summary>The kernel's release with its stable number, which <c>uname -r</c> does not always have; null in results of older versions.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Release { get; init; }
+}

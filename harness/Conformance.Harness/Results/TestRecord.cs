@@ -44,6 +44,14 @@ public sealed record TestRecord
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<Fix>? FixedBy { get; init; }
 
+    /// <summary>What the test itself said, where a row of what is expected of the kernel made it another verdict; null elsewhere.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public Verdict? Said { get; init; }
+
+    /// <summary>That row, <c>file:line</c>.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Row { get; init; }
+
     /// <summary>Where the claim is written, <c>file:line</c>; null when the build did not record it.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Source { get; init; }
