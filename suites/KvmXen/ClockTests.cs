@@ -275,6 +275,41 @@ public sealed class ClockTests(KernelUnderTest kernel)
         ((await domain.VcpuInfo.ReadAsync()).Time.Flags & PvclockTime.TscStable).Should().Be(PvclockTime.TscStable);
     }
 
+    [Theory]
+    [InlineData(0x40000000u)]
+    [InlineData(0x40000100u)]
+    [Clause("kvm-xen/clock/cpuid")]
+    [FixedBy("a2b00f85d783", "KVM: x86: Update Xen TSC leaves during CPUID emulation")]
+    public async Task XenLeavesTellTheClocksParameters(uint first)
+    {
+        const uint HasIndex = 1, Stale = 0x5a5a5a5a;
+        XenDomain domain = await XenDomain.CreateAsync(kernel);
+        kernel.RequireChange("xen-cpuid-tsc");
+
+        // The fourth leaf is the last one there is; what user space gave for its registers is overwritten, and nothing else.
+        await domain.SetHypervisorCpuidAsync("with Xen",
+            new kvm_cpuid_entry2 { function = first, eax = first + 3, ebx = 0x566e6558, ecx = 0x65584d4d, edx = 0x4d4d566e },
+            new kvm_cpuid_entry2 { function = first + 1, eax = 0x00040011, ebx = Stale, ecx = Stale, edx = Stale },
+            new kvm_cpuid_entry2 { function = first + 3, index = 0, flags = HasIndex, eax = Stale, ebx = Stale, ecx = Stale, edx = Stale },
+            new kvm_cpuid_entry2 { function = first + 3, index = 1, flags = HasIndex, eax = Stale, ebx = Stale, ecx = Stale, edx = Stale },
+            new kvm_cpuid_entry2 { function = first + 3, index = 2, flags = HasIndex, eax = Stale, ebx = Stale, ecx = Stale, edx = Stale });
+
+        ScriptResults results = await domain.Vcpu.ExecuteAsync(domain.Script()
+            .Add(GuestCommand.Cpuid(first + 3, 0), out int flags)
+            .Add(GuestCommand.Cpuid(first + 3, 1), out int scale)
+            .Add(GuestCommand.Cpuid(first + 3, 2), out int frequency));
+
+        PvclockTime time = (await domain.VcpuInfo.ReadAsync()).Time;
+        results[flags].Cpuid.Should().Be((Stale, Stale, Stale, Stale));
+        results[scale].Cpuid.Should().Be((Stale, Stale, time.Multiplier, unchecked((uint)time.Shift)), "it is how vcpu_info's clock scales the TSC");
+
+        // A second has so many TSC ticks that the clock's own parameters make 10^9 ns of them.
+        (uint kilohertz, uint ebx, uint ecx, uint edx) = results[frequency].Cpuid;
+        (ebx, ecx, edx).Should().Be((Stale, Stale, Stale));
+        decimal scaled = time.Shift < 0 ? kilohertz * 1000m / (1L << -time.Shift) : kilohertz * 1000m * (1L << time.Shift);
+        (scaled * time.Multiplier / (1L << 32)).Should().BeInRange(0.999m * Second, 1.001m * Second);
+    }
+
     private static async Task<ulong> RealtimeAsync(KernelSession session)
     {
         Wire.CallResult call = await session.Agent.CallAsync(new Wire.SystemCall(session.Numbers.ClockGettime, "clock_gettime(CLOCK_REALTIME)").Arg(0).Out(16));

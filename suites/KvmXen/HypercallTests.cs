@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-using System.Runtime.InteropServices;
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
@@ -253,18 +252,8 @@ public sealed class HypercallTests(KernelUnderTest kernel)
     }
 
     // The least of CPUID that makes KVM take a guest for one that knows Hyper-V and may make hypercalls.
-    private static async Task EnableHyperVAsync(XenDomain domain)
-    {
-        byte[] table = (byte[])(await domain.Vm.System.SupportedCpuidAsync()).Clone();
-        List<kvm_cpuid_entry2> entries = [.. MemoryMarshal.Cast<byte, kvm_cpuid_entry2>(table.AsSpan(8))];
-        entries.RemoveAll(e => e.function is >= 0x40000000 and < 0x40000100);
-        entries.Add(new kvm_cpuid_entry2 { function = 0x40000000, eax = 0x40000005, ebx = 0x7263694d, ecx = 0x666f736f, edx = 0x76482074 });
-        entries.Add(new kvm_cpuid_entry2 { function = 0x40000001, eax = 0x31237648 });
-        entries.Add(new kvm_cpuid_entry2 { function = 0x40000003, eax = 1 << 5, ebx = uint.MaxValue });
-        byte[] changed = new byte[8 + (entries.Count * 40)];
-        BitConverter.TryWriteBytes(changed, entries.Count);
-        MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(entries)).CopyTo(changed.AsSpan(8));
-        IoctlAnswer answer = await domain.Vm.Session.IoctlAsync(domain.Vcpu.Fd, KvmX86Ioctl.KVM_SET_CPUID2, changed, "with Hyper-V");
-        XenDomain.Expect(answer.Error, "KVM_SET_CPUID2");
-    }
+    private static Task EnableHyperVAsync(XenDomain domain) => domain.SetHypervisorCpuidAsync("with Hyper-V",
+        new kvm_cpuid_entry2 { function = 0x40000000, eax = 0x40000005, ebx = 0x7263694d, ecx = 0x666f736f, edx = 0x76482074 },
+        new kvm_cpuid_entry2 { function = 0x40000001, eax = 0x31237648 },
+        new kvm_cpuid_entry2 { function = 0x40000003, eax = 1 << 5, ebx = uint.MaxValue });
 }

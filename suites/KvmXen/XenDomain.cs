@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Runtime.InteropServices;
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
@@ -214,6 +215,20 @@ internal sealed class XenDomain
         {
             await Xen.SetVcpuInfoAsync(Vcpus[index], VcpuInfoGpa(index));
         }
+    }
+
+    /// <summary>Gives the first vCPU these leaves in place of whatever its CPUID says of hypervisors.</summary>
+    public async Task SetHypervisorCpuidAsync(string what, params IReadOnlyList<kvm_cpuid_entry2> leaves)
+    {
+        const int Header = 8, Entry = 40;
+        byte[] supported = await Vm.System.SupportedCpuidAsync();
+        List<kvm_cpuid_entry2> entries = [.. MemoryMarshal.Cast<byte, kvm_cpuid_entry2>(supported.AsSpan(Header))];
+        entries.RemoveAll(e => e.function is >= 0x40000000 and < 0x40000100);
+        entries.AddRange(leaves);
+        byte[] table = new byte[Header + (entries.Count * Entry)];
+        BitConverter.TryWriteBytes(table, entries.Count);
+        MemoryMarshal.AsBytes(CollectionsMarshal.AsSpan(entries)).CopyTo(table.AsSpan(Header));
+        Expect((await Vm.Session.IoctlAsync(Vcpu.Fd, KvmX86Ioctl.KVM_SET_CPUID2, table, what)).Error, "KVM_SET_CPUID2");
     }
 
     /// <summary>A further vCPU, not told to Xen yet.</summary>
