@@ -33,7 +33,8 @@ public sealed class EventFd : KernelFd
         };
     }
 
-    /// <summary>Waits until the counter is not 0, up to the test's deadline, and takes it.</summary>
+    /// <summary>Waits until the counter is not 0 and takes it.</summary>
+    /// <exception cref="MissingEventException">Nothing came within the session's patience.</exception>
     public async Task<ulong> WaitAsync()
     {
         while (true)

@@ -192,17 +192,27 @@ public sealed class KernelSession : IAsyncDisposable
         }
     }
 
-    /// <summary>Waits until the descriptor is readable; the test's deadline bounds it.</summary>
+    /// <summary>Waits until the descriptor is readable.</summary>
+    /// <exception cref="MissingEventException">It was not within <see cref="EventPatience"/>.</exception>
     public async Task PollAsync(KernelFd fd)
     {
+        // The kernel measures the patience: that it answers at all tells a lost event from a kernel that hangs.
+        byte[] timeout = new byte[16];
+        BinaryPrimitives.WriteInt64LittleEndian(timeout, EventPatience.Ticks / TimeSpan.TicksPerSecond);
+        BinaryPrimitives.WriteInt64LittleEndian(timeout.AsSpan(8), EventPatience.Ticks % TimeSpan.TicksPerSecond * 100);
         byte[] pollfd = new byte[8];
         BinaryPrimitives.WriteInt32LittleEndian(pollfd, fd.Number);
         BinaryPrimitives.WriteInt16LittleEndian(pollfd.AsSpan(4), POLLIN);
         CallResult call = await Agent.CallAsync(
-            new SystemCall(Numbers.Ppoll, $"poll({fd.Name})").InOut(pollfd, 8).Arg(1).Arg(0).Arg(0).Arg(0), offload: true);
+            new SystemCall(Numbers.Ppoll, $"poll({fd.Name})").InOut(pollfd, 8).Arg(1).In(timeout).Arg(0).Arg(0), offload: true);
         if (call.Errno != 0)
         {
             throw new KvmException($"poll({fd.Name})", (Errno)call.Errno);
+        }
+
+        if (call.Result == 0)
+        {
+            throw new MissingEventException($"{fd.Name} was not signalled within {EventPatience.TotalSeconds:0} s.");
         }
     }
 
