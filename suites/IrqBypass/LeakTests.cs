@@ -14,8 +14,23 @@ public sealed class LeakTests(KernelUnderTest kernel)
 {
     private const ulong Rounds = 600;
 
-    // Processors keep slabs of their own, so the count is not exact; one object per round would be twice what is tolerated.
+    // Processors keep slabs of their own, which grow once and for all: a leak grows in every batch, by an object per round at least.
+    private const int Batches = 4;
     private const long Tolerated = (long)Rounds / 2;
+
+    private static async Task ExpectNoGrowthAsync(KernelSession session, long tolerated, Func<Task> batch)
+    {
+        var growths = new List<long>();
+        do
+        {
+            long before = await session.CountSmallObjectsAsync();
+            await batch();
+            growths.Add(await session.CountSmallObjectsAsync() - before);
+        }
+        while (growths[^1] >= tolerated && growths.Count < Batches);
+
+        growths[^1].Should().BeLessThan(tolerated, "nothing is left behind by one of the batches, which grew by {0}", string.Join(", ", growths));
+    }
 
     private sealed class Arguments(Mapping memory)
     {
@@ -58,10 +73,7 @@ public sealed class LeakTests(KernelUnderTest kernel)
         }
 
         await RunAsync(50);
-        long before = await vm.Session.CountSmallObjectsAsync();
-        await RunAsync(Rounds);
-        long growth = await vm.Session.CountSmallObjectsAsync() - before;
-        growth.Should().BeLessThan(Tolerated, "{0} rounds leave nothing behind", Rounds);
+        await ExpectNoGrowthAsync(vm.Session, Tolerated, () => RunAsync(Rounds));
     }
 
     [Theory]
@@ -125,7 +137,7 @@ public sealed class LeakTests(KernelUnderTest kernel)
     [Clause("kvm-ioeventfd/close/vm-releases")]
     public async Task VmsThatCameAndWentLeaveNothing()
     {
-        const int Vms = 12, Each = 60;
+        const int Vms = 6, Each = 60;
         EventFd[] eventfds = new EventFd[Each];
         for (int i = 0; i < Each; i++)
         {
@@ -152,14 +164,12 @@ public sealed class LeakTests(KernelUnderTest kernel)
         }
 
         await RoundAsync();
-        await RoundAsync();
-        long before = await eventfds[0].Session.CountSmallObjectsAsync();
-        for (int i = 0; i < Vms; i++)
+        await ExpectNoGrowthAsync(eventfds[0].Session, Vms * Each / 2, async () =>
         {
-            await RoundAsync();
-        }
-
-        long growth = await eventfds[0].Session.CountSmallObjectsAsync() - before;
-        growth.Should().BeLessThan(Vms * Each / 2);
+            for (int i = 0; i < Vms; i++)
+            {
+                await RoundAsync();
+            }
+        });
     }
 }

@@ -15,3 +15,14 @@ internal static class Vectors
     public static readonly ApicVector C = new(0x63);
     public static readonly ApicVector D = new(0x74);
 }
+
+internal static class Counts
+{
+    /// <summary>What a reader finds in an eventfd that was signalled while bound to an irqfd.</summary>
+    /// <param name="taken">What the injection takes where it does so: the whole count, or one of a semaphore's.</param>
+    public static ulong? Left(this KernelUnderTest kernel, ulong signalled, ulong? taken = null)
+    {
+        ulong left = kernel.Has("irqfd-takes-count") ? signalled - (taken ?? signalled) : signalled;
+        return left == 0 ? null : left;
+    }
+}

@@ -120,7 +120,7 @@ public sealed class RaceTests(KernelUnderTest kernel)
     [Fact]
     [Clause("kvm-irqfd/route/type-changes")]
     [Clause("gsi-routing/set/synchronous")]
-    [FixedBy("b8bc29c43a0d", "KVM: Don't clobber irqfd routing type when deassigning irqfd")]
+    [FixedBy("b4d37cdb77a0", "KVM: Don't clobber irqfd routing type when deassigning irqfd")]
     public async Task DeassignAndRoutingMayRace()
     {
         await using Vm vm = await kernel.CreateVmAsync();

@@ -150,6 +150,7 @@ public sealed class SplitIrqchipTests(KernelUnderTest kernel)
     [Clause("split-irqchip/eoi/retargeted-in-service")]
     public async Task InterruptInServiceIsReportedThoughItsRouteMoved()
     {
+        kernel.RequireChange("split-eoi-in-service");
         await using Vm vm = await CreateAsync(2);
         await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, Level));
         await vm.IrqLineAsync(Gsi, true);
