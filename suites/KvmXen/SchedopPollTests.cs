@@ -270,6 +270,30 @@ public sealed class SchedopPollTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-xen/poll/timeout")]
+    public async Task TimeoutOfAPollThatWasWokenDoesNotEndTheNext()
+    {
+        const ulong Millisecond = 1_000_000;
+        XenDomain domain = await CreateAsync(vcpus: 2);
+        await domain.SharedInfo.MaskAsync(66);
+        await PrepareAsync(domain, 150 * Millisecond, 66);
+        await BlockAsync(domain);
+        await domain.Xen.SendAsync(66);
+        await domain.Vcpu.FinishAsync();
+        await domain.SharedInfo.SetPendingAsync(66, false);
+        await PrepareAsync(domain, 0, 66);
+        int poll = await BlockAsync(domain);
+
+        // Another vCPU's timeout, which began later and is longer: when it has passed, the first poll's would have.
+        await PrepareAsync(domain, 250 * Millisecond, 67);
+        await domain.Vcpus[1].ExecuteAsync(domain.Script(1).Add(Poll(domain)));
+
+        await StillBlockedAsync(domain, poll, "the second poll has no timeout");
+        await domain.Xen.SendAsync(66);
+        (await domain.Vcpu.FinishAsync())[poll].Value.Should().Be(0);
+    }
+
+    [Fact]
     [Clause("kvm-xen/poll/masked-wake")]
     public async Task MaskedEventAfterThePollDisturbsNothing()
     {
@@ -296,6 +320,19 @@ public sealed class SchedopPollTests(KernelUnderTest kernel)
         // A poll would never return; and a yield does not look at its argument.
         (await PollAsync(domain)).Should().Be(0);
         (await PollAsync(domain, NoMemory)).Should().Be(0);
+    }
+
+    [Fact]
+    [Clause("kvm-xen/poll/needs-local-apic")]
+    public async Task WithoutALocalApicInTheKernelThePollIsAYield()
+    {
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Irqchip = Irqchip.None });
+        await PrepareAsync(domain, 0, 66);
+
+        ScriptResults results = await domain.Vcpu.ExecuteAsync(new GuestScript().Add(Poll(domain), out int poll).Add(Poll(domain, NoMemory), out int unreadable));
+
+        results[poll].Value.Should().Be(0);
+        results[unreadable].Value.Should().Be(0, "a yield does not look at its argument");
     }
 
     [Fact]

@@ -192,10 +192,63 @@ public sealed class TimerTests(KernelUnderTest kernel)
     {
         XenDomain domain = await CreateAsync(abi);
         await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
-        await ArmAsync(domain, Port, await NowAsync(domain) + (100 * Millisecond));
 
-        (await domain.ObserveAsync(state, domain.MakeTranslationsStaleAsync)).Should().Equal(domain.Delivered(Port));
+        // The time has to be enough for the vCPU to sleep and the slots to change before it fires, on however slow a machine.
+        for (ulong ahead = 100 * Millisecond; ; ahead *= 2)
+        {
+            ulong expires = await NowAsync(domain) + ahead;
+            await ArmAsync(domain, Port, expires);
+            await (state == VcpuState.Halted ? domain.HaltAsync() : domain.SpinAsync());
+            await domain.MakeTranslationsStaleAsync();
+            if (await NowAsync(domain) < expires - Slack)
+            {
+                break;
+            }
+
+            await domain.Vcpu.WaitForNotifyAsync();
+            await domain.FenceAsync();
+        }
+
+        await domain.Vcpu.WaitForNotifyAsync();
+        (await domain.FenceAsync()).Should().Equal(domain.Delivered(Port));
         (await TimerAsync(domain)).ExpiresNs.Should().Be(0);
+    }
+
+    [Theory]
+    [InlineData(XenAbi.Bits64)]
+    [InlineData(XenAbi.Bits32)]
+    [Clause("kvm-xen/timer/stale-translation")]
+    public async Task TimerThatCouldNotDeliverDeliversBeforeTheVcpusNextInstruction(XenAbi abi)
+    {
+        XenDomain domain = await CreateAsync(abi);
+        await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
+        await domain.MakeTranslationsStaleAsync();
+        await ArmAsync(domain, Port, 1);
+        (await domain.SharedInfo.PendingAsync()).Should().BeEmpty("the translation is stale, and the timer may not wait for a new one");
+
+        ulong seen = await RunAsync(domain, GuestCommand.Load(domain.SharedInfoGpa + (ulong)domain.Layout.PendingOffset + (Port / 8), AccessWidth.Byte));
+
+        seen.Should().Be(1u << (int)(Port % 8), "the guest does not run past it");
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    [Clause("kvm-xen/timer/stop")]
+    [Clause("kvm-xen/timer/rearm")]
+    public async Task TimerThatCouldNotDeliverIsForgottenWhenItIsSetAnew(bool armed)
+    {
+        XenDomain domain = await CreateAsync();
+        await domain.MakeTranslationsStaleAsync();
+        await ArmAsync(domain, Port, 1);
+        (await domain.SharedInfo.PendingAsync()).Should().BeEmpty("the translation is stale, and the timer may not wait for a new one");
+        ulong expires = armed ? await NowAsync(domain) + Hour : 0;
+
+        await ArmAsync(domain, Port, expires);
+
+        (await domain.ObserveNothingAsync(VcpuState.NotYetRun, () => Task.CompletedTask)).Should().Equal(XenDomain.NothingDelivered);
+        (await domain.SharedInfo.PendingAsync()).Should().BeEmpty();
+        (await TimerAsync(domain)).Should().Be(new XenTimer(Port, XenHvm.TwoLevel, expires));
     }
 
     // Hypercalls

@@ -296,7 +296,7 @@ public sealed class UpcallVectorTests(KernelUnderTest kernel)
 
     [Fact]
     [Clause("kvm-xen/upcall/stale-translation")]
-    [FixedBy("0985dba842eaa391858972cfe2724c3c174a2827", "KVM: x86/xen: Fix kvm_xen_has_interrupt() sleeping in kvm_vcpu_block()")]
+    [FixedBy("0985dba842ea", "KVM: x86/xen: Fix kvm_xen_has_interrupt() sleeping in kvm_vcpu_block()")]
     public async Task VcpuSleepsAndWakesAfterItsVcpuInfoWasDropped()
     {
         XenDomain domain = await XenDomain.CreateAsync(kernel);
@@ -308,6 +308,31 @@ public sealed class UpcallVectorTests(KernelUnderTest kernel)
         await domain.Vcpu.WaitForNotifyAsync();
 
         (await domain.FenceAsync()).Should().Equal(domain.Delivered(66));
+    }
+
+    [Fact]
+    [Clause("kvm-xen/upcall/flag-is-the-line")]
+    [Clause("kvm-xen/upcall/stale-translation")]
+    [FixedBy("0985dba842ea", "KVM: x86/xen: Fix kvm_xen_has_interrupt() sleeping in kvm_vcpu_block()")]
+    public async Task SleepingVcpuThatIsMadeToLookFindsItsFlagWhereItIsNow()
+    {
+        const uint TaskPriority = 0x80;
+        XenDomain domain = await XenDomain.CreateAsync(kernel);
+        await domain.Vcpu.StartAsync(domain.Script()
+            .Add(GuestCommand.WriteApic(TaskPriority, 0x60))
+            .Add(GuestCommand.HaltUntilTaken(XenDomain.Upcall))
+            .Add(GuestCommand.WriteApic(TaskPriority, 0))
+            .Add(domain.HaltUntilFence()));
+        await domain.Vcpu.WaitUntilHaltingAsync();
+        await domain.Vcpu.WaitUntilBlockedAsync();
+        await domain.MakeTranslationsStaleAsync();
+        await domain.VcpuInfo.SetUpcallPendingAsync(1);
+
+        // The fence is beneath the vCPU's priority: it makes the sleeper look, and is no reason to wake up.
+        await domain.Vm.SignalMsiAsync(MsiMessage.Fixed(domain.Vcpu.Id, XenDomain.Fence));
+        await domain.Vcpu.FinishAsync();
+
+        (await domain.ReadLogAsync()).Should().Equal($"taken {XenDomain.Upcall}", "upcall pending 1 mask 0 selector 0x0", $"taken {XenDomain.Fence}");
     }
 
     [Fact]

@@ -63,6 +63,8 @@ public sealed record XenDomainOptions
 
     public uint Msr { get; init; } = 0x40000000;
 
+    public Irqchip Irqchip { get; init; } = Irqchip.Full;
+
     public string Name { get; init; } = "vm";
 }
 
@@ -155,6 +157,7 @@ internal sealed class XenDomain
         {
             Vcpus = options.Vcpus,
             VcpuIds = options.VcpuIds,
+            Irqchip = options.Irqchip,
             Guest32Bit = options.Abi == XenAbi.Bits32,
             Name = options.Name,
         });
