@@ -131,7 +131,7 @@ internal static class CommandLine
         };
         Option<string?> arch = new("--arch", "-a") { Description = "Architecture of the kernel: x86_64 or arm64. Default: what the kernel says, else x86_64.", HelpName = "ARCH" };
         Option<string[]> suite = new("--suite", "-s") { Description = "Run only this suite; repeatable. Default: every suite with claims for the architecture.", HelpName = "SUITE" };
-        Option<string[]> test = new("--test", "-t")
+        Option<string[]> test = new("--test", "-t", "--filter")
         {
             Description = "Run only these tests; repeatable. A test's id, any whole part of it (a class, Class.Method), or a pattern with * and ?.",
             HelpName = "PATTERN",
@@ -161,8 +161,13 @@ internal static class CommandLine
             DefaultValueFactory = _ => RunRequest.DefaultTestTimeout,
             HelpName = "SECONDS",
         };
+        Option<string?> shard = new("--shard") { Description = "Run one part of the tests, for example 2/3. Parts depend on the tests' ids only; 'merge' brings their results together.", HelpName = "I/N" };
+        Option<int> repeat = new("--repeat") { Description = "Run every test this often, on a kernel that is fresh each time. A test that was green and red is red.", DefaultValueFactory = _ => 1, HelpName = "N" };
+        Option<bool> untilFail = new("--until-fail") { Description = "Run the tests again and again, and end at the first red verdict; --repeat bounds it." };
+        Option<bool> failFast = new("--fail-fast") { Description = "End at the first red verdict. What did not run is missing." };
+        Option<bool> dry = new("--dry-run") { Description = "Only print the machine's command line and the tests that would run." };
         Option<bool> verbose = new("--verbose", "-v") { Description = "Name every test, also on a terminal." };
-        foreach (Option number in new Option[] { timeout, jobs })
+        foreach (Option number in new Option[] { timeout, jobs, repeat })
         {
             number.Validators.Add(result =>
             {
@@ -176,7 +181,7 @@ internal static class CommandLine
 
         Command command = new("run", "Boot kernels and run the suites on them.")
         {
-            kernel, arch, suite, test, module, folder, append, restore, fresh, isolation, known, offline, controls, jobs, timeout, verbose,
+            kernel, arch, suite, test, module, folder, append, restore, fresh, isolation, known, offline, controls, shard, repeat, untilFail, failFast, dry, jobs, timeout, verbose,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -195,6 +200,10 @@ internal static class CommandLine
                 KnownFailures = parsed.GetValue(known) ?? [],
                 Offline = parsed.GetValue(offline),
                 NegativeControls = parsed.GetValue(controls),
+                Shard = parsed.GetValue(shard),
+                Repeat = parsed.GetValue(untilFail) && parsed.GetResult(repeat) is null or { Implicit: true } ? 0 : parsed.GetValue(repeat),
+                FailFast = parsed.GetValue(failFast) || parsed.GetValue(untilFail),
+                DryRun = parsed.GetValue(dry),
                 Jobs = parsed.GetValue(jobs),
                 TestTimeout = parsed.GetValue(timeout),
                 Verbose = parsed.GetValue(verbose),
@@ -277,13 +286,15 @@ internal static class CommandLine
 
     private static Command Merge(CommandOutput output)
     {
-        Argument<string> folder = new("dir")
+        Argument<string[]> folders = new("dir")
         {
-            Description = "The folder given to 'run --output'.",
-            DefaultValueFactory = _ => RunRequest.DefaultOutput,
+            Description = "The folder given to 'run --output'; several with --into.",
+            DefaultValueFactory = _ => [RunRequest.DefaultOutput],
+            Arity = ArgumentArity.ZeroOrMore,
         };
-        Command command = new("merge", "Build results.json from what a killed run left, and exit as that run would have.") { folder };
-        command.SetAction(parsed => MergeCommand.Run(parsed.GetValue(folder)!, output));
+        Option<string?> into = new("--into") { Description = "A new folder that the results of all are brought together in: the parts of --shard, or runs of one kernel.", HelpName = "DIR" };
+        Command command = new("merge", "Build results.json from what a killed run left, or bring the results of several runs together, and exit as one run would have.") { folders, into };
+        command.SetAction(parsed => MergeCommand.Run(parsed.GetValue(folders)!, parsed.GetValue(into), output));
         return command;
     }
 

@@ -21,10 +21,12 @@ internal sealed class KernelRun
     private readonly RunRequest _request;
     private readonly RunView _view;
     private readonly Expectations _expected;
+    private readonly Shard? _shard;
 
     public KernelRun(Installation installation, RunRequest request, PreparedKernel kernel, Expectations expected, RunView view)
     {
         _expected = expected;
+        _shard = request.ParseShard();
         _installation = installation;
         _request = request;
         _view = view;
@@ -39,6 +41,9 @@ internal sealed class KernelRun
 
     /// <summary>Where the kernel's results go.</summary>
     public string Folder { get; }
+
+    /// <summary>Called at every verdict that is red.</summary>
+    public Action? Red { get; init; }
 
     /// <summary>Whether something could not be written to disk.</summary>
     public bool ResultsLost { get; private set; }
@@ -93,16 +98,26 @@ internal sealed class KernelRun
         Progress progress = new();
         try
         {
-            IReadOnlyList<string>? only = null;
-            do
+            for (int round = 1; _request.Repeat == 0 || round <= _request.Repeat; round++)
             {
-                _view.Now(part, $"{suite.Name}: booting {Kernel.Id}");
-                SuiteLaunch launch = Launch(selected, only);
-                progress.Start();
-                SuiteEnd end = await SuiteProcess.RunAsync(launch, line => Take(suite, part, line, progress), cancellation).ConfigureAwait(false);
-                only = AfterEnd(suite, progress, end);
+                progress = new Progress();
+                IReadOnlyList<string>? only = null;
+                do
+                {
+                    _view.Now(part, $"{suite.Name}: booting {Kernel.Id}");
+                    SuiteLaunch launch = Launch(selected, only, round);
+                    progress.Start();
+                    SuiteEnd end = await SuiteProcess.RunAsync(launch, line => Take(suite, part, line, progress), cancellation).ConfigureAwait(false);
+                    only = AfterEnd(suite, progress, end);
+                }
+                while (only is { Count: > 0 });
+
+                // Another round of a suite that cannot run, or has nothing to, would be as empty.
+                if (!progress.Closed || progress.Planned is not { Count: > 0 })
+                {
+                    break;
+                }
             }
-            while (only is { Count: > 0 });
         }
         catch (MachineFaultException failure)
         {
@@ -142,14 +157,15 @@ internal sealed class KernelRun
             }
         }
 
-        string[] ids = [.. Selection.Declared(selected, _request.NegativeControls).Select(t => t.Id)];
+        // Which rows of a theory are in a part is not known: all of it is missing.
+        string[] ids = [.. Selection.Declared(selected, _request.NegativeControls).Where(t => t.IsTheory || _shard?.Has(t.Id) != false).Select(t => t.Id)];
         Write(name, JournalLine.Now(JournalEvent.Plan) with { Suite = name, Tests = ids });
     }
 
     /// <summary>The run so far, from what was reported, and stored where that was possible.</summary>
     public RunRecord Finish()
     {
-        RunRecord run = ResultsFolder.Merge(_lines) is { } merged ? _expected.Apply(merged) : new RunRecord
+        RunRecord run = ResultsFolder.Merge(_lines, _expected) ?? new RunRecord
         {
             SuiteVersion = "unknown",
             Kernel = Identity,
@@ -168,13 +184,13 @@ internal sealed class KernelRun
     }
 
     private JournalLine Opening(SuiteAssembly suite) =>
-        JournalLine.Now(JournalEvent.Open) with { Suite = suite.Name, SuiteVersion = suite.Version, Kernel = Identity };
+        JournalLine.Now(JournalEvent.Open) with { Suite = suite.Name, SuiteVersion = suite.Version, Kernel = Identity, Shard = _shard?.ToString() };
 
-    private SuiteLaunch Launch(SelectedSuite selected, IReadOnlyList<string>? only)
+    private SuiteLaunch Launch(SelectedSuite selected, IReadOnlyList<string>? only, int round)
     {
         string name = selected.Suite.Name;
         string file = Path.Combine(Folder, $"selection-{name}.json");
-        new TestSelection { Patterns = selected.Patterns, Only = only, NegativeControls = _request.NegativeControls }.Write(file);
+        new TestSelection { Patterns = selected.Patterns, Only = only, NegativeControls = _request.NegativeControls, Shard = _shard, Round = round }.Write(file);
         return new SuiteLaunch(
             _installation.Tether,
             selected.Suite.Executable,
@@ -218,7 +234,7 @@ internal sealed class KernelRun
                 progress.Done.Add(record.Id);
                 progress.Current = null;
                 progress.Moved = true;
-                _view.Decided(_expected.Apply(record, Identity, progress.Target), Identity);
+                Decide(record, progress);
                 break;
             case JournalEvent.Fault:
                 ResultsLost |= line.ResultsLost;
@@ -228,6 +244,16 @@ internal sealed class KernelRun
                 progress.Closed = true;
                 _view.Now(part, $"{suite.Name}: shutting down {Kernel.Id}");
                 break;
+        }
+    }
+
+    private void Decide(TestRecord record, Progress progress)
+    {
+        TestRecord decided = _expected.Apply(record, Identity, progress.Target);
+        _view.Decided(decided, Identity);
+        if (decided.Verdict is Verdict.Fail or Verdict.Crash or Verdict.Hang or Verdict.Broken)
+        {
+            Red?.Invoke();
         }
     }
 
@@ -250,7 +276,7 @@ internal sealed class KernelRun
             Write(suite.Name, JournalLine.Now(JournalEvent.Verdict) with { Record = record });
             progress.Done.Add(id);
             progress.Moved = true;
-            _view.Decided(_expected.Apply(record, Identity, progress.Target), Identity);
+            Decide(record, progress);
         }
 
         if (progress.Planned is null || !progress.Moved)

@@ -69,10 +69,13 @@ internal sealed class ListCommand(Installation installation, CommandOutput outpu
     }
 
     /// <summary>Every test, negative controls too, by id. Rows of theories are known only to the suites themselves, so each lists its own.</summary>
-    public async Task<IReadOnlyList<ListedTest>> TestsAsync(CancellationToken cancellation)
+    public Task<IReadOnlyList<ListedTest>> TestsAsync(CancellationToken cancellation) => TestsAsync(SuiteAssembly.LoadAll(installation), cancellation);
+
+    /// <summary>Every test of some suites.</summary>
+    public static async Task<IReadOnlyList<ListedTest>> TestsAsync(IEnumerable<SuiteAssembly> suites, CancellationToken cancellation)
     {
         var tests = new List<ListedTest>();
-        foreach (SuiteAssembly suite in SuiteAssembly.LoadAll(installation).Where(s => s.Tests.Count > 0))
+        foreach (SuiteAssembly suite in suites.Where(s => s.Tests.Count > 0))
         {
             ProcessStartInfo start = new(suite.Executable) { RedirectStandardOutput = true, ArgumentList = { SuiteRunner.ListArgument } };
             using Process process = Process.Start(start) ?? throw new MachineFaultException($"{suite.Executable} did not start.");

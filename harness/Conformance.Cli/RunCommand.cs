@@ -34,6 +34,7 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
             return ExitCode.ResultsMissing;
         }
 
+        Shard? shard = request.ParseShard();
         Require(installation.Tether);
         Require(installation.Agent(architecture));
         ClauseIndex clauses = ClauseIndex.Load(installation.Clauses);
@@ -43,12 +44,13 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
             Path.Combine(request.Output, kernel.Id),
             FailureText.Again(request, kernel.Source, test.Id),
             clauses.SourceOf));
+        using CancellationTokenSource stop = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
         List<KernelRun> runs = [];
         try
         {
             foreach (KernelSpec spec in specs)
             {
-                runs.Add(await PrepareAsync(spec, request, architecture, modules, ledgers, view, cancellation).ConfigureAwait(false));
+                runs.Add(await PrepareAsync(spec, request, architecture, modules, ledgers, view, request.FailFast ? stop.Cancel : null, cancellation).ConfigureAwait(false));
             }
         }
         catch (OperationCanceledException)
@@ -58,15 +60,21 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         }
 
         runs = [.. runs.DistinctBy(r => r.Kernel.Id)];
+        if (request.DryRun)
+        {
+            view.Dispose();
+            return await new DryRun(installation, output).WriteAsync([.. runs.Select(r => r.Kernel)], suites, request, shard, cancellation).ConfigureAwait(false);
+        }
+
         foreach (KernelRun run in runs)
         {
             await OpenAsync(run, cancellation).ConfigureAwait(false);
         }
 
-        await RunAllAsync(runs, suites, request, view, cancellation).ConfigureAwait(false);
+        await RunAllAsync(runs, suites, request, stop.Token).ConfigureAwait(false);
         List<(KernelRun Run, RunRecord Record)> finished = [.. runs.Select(r => (r, r.Finish()))];
         view.Dispose();
-        new RunSummary(output).Write(finished, request.Output, Stopwatch.GetElapsedTime(started), cancellation.IsCancellationRequested);
+        new RunSummary(output).Write(finished, request.Output, Stopwatch.GetElapsedTime(started), cancellation.IsCancellationRequested ? " (interrupted)" : stop.IsCancellationRequested ? " (ended at the first red verdict)" : string.Empty);
         return ExitCode.Of(finished.Select(f => f.Record), finished.Exists(f => f.Run.ResultsLost));
     }
 
@@ -109,6 +117,7 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         IReadOnlyDictionary<string, string> modules,
         Ledgers ledgers,
         RunView view,
+        Action? red,
         CancellationToken cancellation)
     {
         PrepareOptions options = new()
@@ -129,11 +138,11 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         Expectations expected = request.NegativeControls
             ? new Expectations()
             : Expectations.Of(kernel, ledgers.Known, ledgers.Capabilities, DateOnly.FromDateTime(DateTime.UtcNow));
-        return new KernelRun(installation, request, kernel, expected, view);
+        return new KernelRun(installation, request, kernel, expected, view) { Red = red };
     }
 
     private static async Task RunAllAsync(
-        List<KernelRun> runs, IReadOnlyList<SelectedSuite> suites, RunRequest request, RunView view, CancellationToken cancellation)
+        List<KernelRun> runs, IReadOnlyList<SelectedSuite> suites, RunRequest request, CancellationToken cancellation)
     {
         using SemaphoreSlim places = new(request.Jobs ?? Math.Max(1, Environment.ProcessorCount / 2));
         IEnumerable<Task> all = runs.SelectMany(run => suites.Select(async suite =>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 using Conformance.Kernels;
-
+using Conformance.Results;
 using Conformance.Targets;
 
 namespace Conformance.Cli;
@@ -45,6 +45,18 @@ internal sealed record RunRequest
 
     public bool NegativeControls { get; init; }
 
+    /// <summary>As written: <c>2/3</c>; null for all tests.</summary>
+    public string? Shard { get; init; }
+
+    /// <summary>How often every test runs; 0 until one is red.</summary>
+    public int Repeat { get; init; } = 1;
+
+    /// <summary>End at the first verdict that is red.</summary>
+    public bool FailFast { get; init; }
+
+    /// <summary>Only say what would be started.</summary>
+    public bool DryRun { get; init; }
+
     /// <summary>How many kernels may run at once; null for half the processors.</summary>
     public int? Jobs { get; init; }
 
@@ -53,6 +65,11 @@ internal sealed record RunRequest
 
     /// <summary>Name every test, also on a terminal.</summary>
     public bool Verbose { get; init; }
+
+    /// <summary>The part of the tests asked for.</summary>
+    /// <exception cref="UsageException">It is not written as one.</exception>
+    public Shard? ParseShard() => Shard is null ? null
+        : Results.Shard.Parse(Shard) ?? throw new UsageException($"--shard {Shard}: write which part of how many, for example --shard 2/3; at most 1000.");
 
     /// <summary>The architecture asked for, or meant by the kernels' own text.</summary>
     /// <exception cref="UsageException">It is none the suites are for.</exception>

@@ -9,7 +9,7 @@ internal sealed class RunSummary(CommandOutput output)
 {
     private const int MissingShown = 10;
 
-    public void Write(IReadOnlyList<(KernelRun Run, RunRecord Record)> finished, string folder, TimeSpan elapsed, bool interrupted)
+    public void Write(IReadOnlyList<(KernelRun Run, RunRecord Record)> finished, string folder, TimeSpan elapsed, string ended)
     {
         TextWriter to = output.Out;
         foreach ((KernelRun run, RunRecord record) in finished)
@@ -25,6 +25,7 @@ internal sealed class RunSummary(CommandOutput output)
             }
 
             WriteKnown(record);
+            WriteUnsteady(record);
             WriteMissing(record);
             to.WriteLine($"  {"results",-12} {Path.Combine(folder, run.Kernel.Id, ResultsFolder.FileName)}");
         }
@@ -33,7 +34,7 @@ internal sealed class RunSummary(CommandOutput output)
         int missing = finished.Sum(f => f.Record.Missing?.Count ?? 0);
         string tail = (missing > 0 ? $", {missing.ToString(CultureInfo.InvariantCulture)} missing" : string.Empty)
             + $" in {elapsed.TotalSeconds.ToString("0.0", CultureInfo.InvariantCulture)} s"
-            + (interrupted ? " (interrupted)" : string.Empty);
+            + ended;
         to.WriteLine();
         to.WriteLine(RunView.Counts(all) + tail);
         if (all.Values.Sum() == all.GetValueOrDefault(Verdict.Skip))
@@ -50,6 +51,14 @@ internal sealed class RunSummary(CommandOutput output)
         {
             string tests = row.Count() == 1 ? row.First().Id : $"{row.First().Id} and {(row.Count() - 1).ToString(CultureInfo.InvariantCulture)} more";
             output.Out.WriteLine($"  {"known",-12} {tests}: {row.First().Reason} [{row.Key}]");
+        }
+    }
+
+    private void WriteUnsteady(RunRecord record)
+    {
+        foreach (TestRecord test in record.Tests.Where(t => t.Verdicts?.Distinct().Count() > 1))
+        {
+            output.Out.WriteLine($"  {"not steady",-12} {test.Id}: {RunView.Counts(test.Verdicts!.CountBy(v => v).ToDictionary())}");
         }
     }
 

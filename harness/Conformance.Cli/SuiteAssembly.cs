@@ -4,6 +4,7 @@ using System.Reflection.Metadata;
 using System.Reflection.PortableExecutable;
 using Conformance.Fixtures;
 using Conformance.Kernels;
+using Conformance.Targets;
 
 namespace Conformance.Cli;
 
@@ -20,8 +21,10 @@ internal sealed record DeclaredTest(string Id, bool IsTheory, bool NegativeContr
 /// </summary>
 internal sealed class SuiteAssembly
 {
-    private SuiteAssembly(string executable, string name, string version, IReadOnlyList<KernelArchitecture> architectures, IReadOnlyList<DeclaredTest> tests)
+    private SuiteAssembly(
+        string executable, string name, string version, IReadOnlyList<KernelArchitecture> architectures, MachineOptions needs, IReadOnlyList<DeclaredTest> tests)
     {
+        Needs = needs;
         Executable = executable;
         Name = name;
         Version = version;
@@ -37,6 +40,9 @@ internal sealed class SuiteAssembly
 
     /// <summary>The architectures the suite has claims for.</summary>
     public IReadOnlyList<KernelArchitecture> Architectures { get; }
+
+    /// <summary>The machine it wants for its kernel.</summary>
+    public MachineOptions Needs { get; }
 
     /// <summary>In the order of their ids.</summary>
     public IReadOnlyList<DeclaredTest> Tests { get; }
@@ -70,6 +76,7 @@ internal sealed class SuiteAssembly
         string name = TestId.SuiteOf(metadata.GetString(metadata.GetAssemblyDefinition().Name));
         string version = "unknown";
         List<KernelArchitecture> architectures = [];
+        MachineOptions needs = new();
         foreach (CustomAttribute attribute in metadata.GetAssemblyDefinition().GetCustomAttributes().Select(metadata.GetCustomAttribute))
         {
             switch (AttributeName(metadata, attribute))
@@ -79,6 +86,7 @@ internal sealed class SuiteAssembly
                     break;
                 case nameof(MachineNeedsAttribute):
                     architectures.AddRange(ArchitecturesOf(attribute));
+                    needs = NeedsOf(attribute);
                     break;
             }
         }
@@ -88,7 +96,7 @@ internal sealed class SuiteAssembly
             .Where(t => (t.Attributes & System.Reflection.TypeAttributes.Abstract) == 0)
             .SelectMany(t => TestsOf(metadata, t, name))
             .OrderBy(t => t.Id, StringComparer.Ordinal)];
-        return new SuiteAssembly(executable, name, version, architectures.Count > 0 ? architectures : Enum.GetValues<KernelArchitecture>(), tests);
+        return new SuiteAssembly(executable, name, version, architectures.Count > 0 ? architectures : Enum.GetValues<KernelArchitecture>(), needs, tests);
     }
 
     private static IEnumerable<DeclaredTest> TestsOf(MetadataReader metadata, TypeDefinition type, string suite)
@@ -168,6 +176,19 @@ internal sealed class SuiteAssembly
         .Select(a => KernelArchitectures.TryParse((string)a.Value!, out KernelArchitecture architecture)
             ? architecture
             : throw new MachineFaultException($"'{a.Value}' in {nameof(MachineNeedsAttribute)} is no architecture."));
+
+    private static MachineOptions NeedsOf(CustomAttribute attribute)
+    {
+        Dictionary<string, object?> named = attribute.DecodeValue(new TypeNames()).NamedArguments.ToDictionary(a => a.Name!, a => a.Value);
+        return new MachineOptions
+        {
+            Iommu = named.GetValueOrDefault(nameof(MachineNeedsAttribute.Iommu)) is true,
+            Devices = Texts(nameof(MachineNeedsAttribute.Devices)),
+            ExtraKernelArguments = Texts(nameof(MachineNeedsAttribute.KernelArguments)),
+        };
+
+        string[] Texts(string name) => named.GetValueOrDefault(name) is ImmutableArray<CustomAttributeTypedArgument<string>> all ? [.. all.Select(a => (string)a.Value!)] : [];
+    }
 
     /// <summary>Types by their names: enough to read attributes of strings, numbers and flags.</summary>
     private sealed class TypeNames : ICustomAttributeTypeProvider<string>

@@ -97,6 +97,8 @@ internal static class SuiteProcess
         TimeSpan limit = launch.IdleLimit;
         while (true)
         {
+            // What is read already would otherwise still be reported.
+            cancellation.ThrowIfCancellationRequested();
             string? text;
             try
             {

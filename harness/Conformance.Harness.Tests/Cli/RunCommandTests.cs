@@ -168,6 +168,65 @@ public sealed class RunCommandTests : IDisposable
         (await _sample.RunAsync(_sample.Request with { Tests = ["NumbersKeepTheirSign.7"] })).Should().Be(ExitCode.ResultsMissing);
 
     [Fact]
+    public async Task PartsAreDisjointAndWholeTogether()
+    {
+        List<string> ids = [];
+        for (int part = 1; part <= 3; part++)
+        {
+            await _sample.RunAsync(_sample.Request with { Tests = ["RowTests"], Shard = $"{part}/3" });
+            Stored.Shard.Should().Be($"{part}/3");
+            ids.AddRange(Stored.Tests.Select(t => t.Id));
+        }
+
+        ids.Should().HaveCount(8).And.OnlyHaveUniqueItems();
+    }
+
+    [Fact]
+    public async Task RepeatedTestKeepsEveryVerdict()
+    {
+        int exit = await _sample.RunAsync(_sample.Request with { Tests = ["LeavesAMarkAndFailsTheSecondTime"], Append = [$"specimen=mark:{Path.Combine(_sample.Results, "mark")}"], Repeat = 3 });
+
+        exit.Should().Be(ExitCode.ClaimFailed);
+        TestRecord test = Stored.Tests.Single();
+        test.Verdicts.Should().Equal(Verdict.Pass, Verdict.Fail, Verdict.Pass);
+        (test.Attempts, test.Verdict).Should().Be((3, Verdict.Fail));
+        test.Reason.Should().StartWith("not steady, 2 Pass, 1 Fail in 3: ");
+        _sample.Out.ToString().Should().Contain("not steady   Specimen.Repeat.LeavesAMarkAndFailsTheSecondTime: 2 passed, 1 failed");
+    }
+
+    [Fact]
+    public async Task UntilFailEndsAtTheFirstRedVerdict()
+    {
+        int exit = await _sample.RunAsync(_sample.Request with
+        {
+            Tests = ["LeavesAMarkAndFailsTheSecondTime"], Append = [$"specimen=mark:{Path.Combine(_sample.Results, "mark")}"], Repeat = 0, FailFast = true,
+        });
+
+        exit.Should().Be(ExitCode.ClaimFailed);
+        Stored.Tests.Single().Verdicts.Should().Equal(Verdict.Pass, Verdict.Fail);
+        _sample.Out.ToString().Should().Contain("(ended at the first red verdict)");
+    }
+
+    [Fact]
+    public async Task FailFastLeavesTheRestMissing()
+    {
+        int exit = await _sample.RunAsync(_sample.Request with { Tests = ["VerdictTests"], FailFast = true });
+
+        exit.Should().NotBe(ExitCode.Clean);
+        Stored.Tests.Should().ContainSingle(t => t.Verdict != Verdict.Pass && t.Verdict != Verdict.Skip);
+        Stored.Missing.Should().NotBeEmpty();
+    }
+
+    [Fact]
+    public async Task DryRunStartsNothing()
+    {
+        (await _sample.RunAsync(_sample.Request with { Tests = ["RowTests"], Shard = "1/2", DryRun = true })).Should().Be(ExitCode.Clean);
+
+        _sample.Out.ToString().Should().StartWith("# Specimen on debian-6.12 (6.12.117+deb13-amd64): ").And.Contain("Specimen.Row.");
+        Directory.Exists(_sample.Results).Should().BeFalse();
+    }
+
+    [Fact]
     public async Task KnownFailureIsGreenAndShown()
     {
         int exit = await _sample.RunAsync(_sample.Request with { Tests = ["BrokenClaimInXunitsWords", "ClaimThatHolds"], KnownFailures = [Ledger("BrokenClaimInXunitsWords\t6.12\tFail")] });

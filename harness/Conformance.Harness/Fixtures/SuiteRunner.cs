@@ -91,7 +91,7 @@ public static class SuiteRunner
         List<CataloguedTest> selected =
             [.. (await DiscoverAsync(scope, name, cancellation).ConfigureAwait(false)).Where(selection.ToFilter())];
         session.Write(JournalLine.Now(JournalEvent.Plan) with { Tests = [.. selected.Select(t => t.Id)] });
-        VerdictReporter reporter = new(name, folder, selected, session.Write);
+        VerdictReporter reporter = new(name, folder, selected, session.Write, selection.Round);
         foreach (CataloguedTest test in selected.Where(t => t.Unusable is not null))
         {
             reporter.Refuse(test, test.Unusable!);

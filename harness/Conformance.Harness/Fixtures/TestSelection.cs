@@ -17,6 +17,12 @@ public sealed record TestSelection
     /// <summary>Run the negative controls, and nothing else.</summary>
     public bool NegativeControls { get; init; }
 
+    /// <summary>The part of the tests to run; null for all.</summary>
+    public Shard? Shard { get; init; }
+
+    /// <summary>Which repetition this is, from 1: each keeps its own evidence.</summary>
+    public int Round { get; init; } = 1;
+
     /// <summary>Reads a selection.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="JsonException">The file is not a selection.</exception>
@@ -31,11 +37,19 @@ public sealed record TestSelection
 
     internal Func<CataloguedTest, bool> ToFilter()
     {
+        Func<string, bool, bool> selects = ToIdFilter();
+        return test => selects(test.Id, test.NegativeControl);
+    }
+
+    /// <summary>Whether a test is selected, by its id and whether it is a negative control.</summary>
+    public Func<string, bool, bool> ToIdFilter()
+    {
         TestPattern[] patterns = [.. (Patterns ?? []).Select(p => new TestPattern(p))];
         HashSet<string>? only = Only is null ? null : new HashSet<string>(Only, StringComparer.Ordinal);
-        return test => test.NegativeControl == NegativeControls
-            && (patterns.Length == 0 || patterns.Any(p => p.Matches(test.Id)))
-            && only?.Contains(test.Id) != false;
+        return (id, negativeControl) => negativeControl == NegativeControls
+            && (patterns.Length == 0 || patterns.Any(p => p.Matches(id)))
+            && Shard?.Has(id) != false
+            && only?.Contains(id) != false;
     }
 }
 

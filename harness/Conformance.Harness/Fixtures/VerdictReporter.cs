@@ -13,14 +13,16 @@ internal sealed class VerdictReporter : IMessageSink
     private const string JournalFolder = "journal";
     private const string ConsoleFolder = "console";
 
+    private readonly int _round;
     private readonly string _suite;
     private readonly string _folder;
     private readonly Action<JournalLine> _write;
     private readonly Dictionary<string, CataloguedTest> _tests;
     private readonly Dictionary<string, VerdictClassifier.Outcome> _outcomes = [];
 
-    public VerdictReporter(string suite, string folder, IEnumerable<CataloguedTest> tests, Action<JournalLine> write)
+    public VerdictReporter(string suite, string folder, IEnumerable<CataloguedTest> tests, Action<JournalLine> write, int round = 1)
     {
+        _round = round;
         _suite = suite;
         _folder = folder;
         _write = write;
@@ -154,7 +156,7 @@ internal sealed class VerdictReporter : IMessageSink
             return null;
         }
 
-        string relative = $"{kind}/{id}.txt";
+        string relative = _round == 1 ? $"{kind}/{id}.txt" : $"{kind}/{id}.{_round}.txt";
         string path = Path.Combine(_folder, relative);
         try
         {

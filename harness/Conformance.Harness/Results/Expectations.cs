@@ -73,9 +73,6 @@ public sealed record Expectations
         };
     }
 
-    /// <summary>A run's verdicts in the light of what is expected.</summary>
-    public RunRecord Apply(RunRecord run) => run with { Tests = [.. run.Tests.Select(t => Apply(t, run.Kernel, run.Target))] };
-
     private TestRecord Failed(TestRecord test, List<KnownFailure> rows)
     {
         Explanation said = new("failed", $"{test.Verdict}: {test.Reason}");

@@ -54,6 +54,10 @@ public sealed record JournalLine
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public KernelIdentity? Kernel { get; init; }
 
+    /// <summary>Which part of the tests is going to run, <c>2/3</c>; null for all (Open).</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public string? Shard { get; init; }
+
     /// <summary>Ids that are going to run (Plan).</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public IReadOnlyList<string>? Tests { get; init; }

@@ -21,22 +21,29 @@ public static class ResultsFolder
     /// <param name="folder">The kernel's folder.</param>
     /// <returns>Null when no journal says which kernel it is about.</returns>
     public static RunRecord? Merge(string folder) =>
-        Merge(ResultsJournal.In(folder).SelectMany(ResultsJournal.Read)) is { } run ? Expectations.In(folder)?.Apply(run) ?? run : null;
+        Merge(ResultsJournal.In(folder).SelectMany(ResultsJournal.Read), Expectations.In(folder));
 
     /// <summary>Builds the run from journal lines of any number of suites on one kernel.</summary>
     /// <param name="lines">The lines; of each suite in their order.</param>
+    /// <param name="expected">What is expected of the kernel beside the claims.</param>
     /// <returns>Null when no line says which kernel it is about.</returns>
-    public static RunRecord? Merge(IEnumerable<JournalLine> lines)
+    public static RunRecord? Merge(IEnumerable<JournalLine> lines, Expectations? expected = null)
     {
         JournalLine? open = null;
         TargetIdentity? target = null;
         DateTimeOffset last = default;
         SortedSet<string> planned = new(StringComparer.Ordinal);
-        SortedDictionary<string, TestRecord> tests = new(StringComparer.Ordinal);
+        SortedDictionary<string, List<TestRecord>> tests = new(StringComparer.Ordinal);
+        SortedSet<string> shards = new(StringComparer.Ordinal);
         List<string> faults = [];
         foreach (JournalLine line in lines)
         {
             last = line.At > last ? line.At : last;
+            if (line.Event == JournalEvent.Open)
+            {
+                shards.Add(line.Shard ?? "");
+            }
+
             switch (line.Event)
             {
                 case JournalEvent.Open when open is null || line.At < open.At:
@@ -49,7 +56,12 @@ public static class ResultsFolder
                     target = line.Target ?? target;
                     break;
                 case JournalEvent.Verdict when line.Record is { } record:
-                    tests[record.Id] = record;
+                    if (!tests.TryGetValue(record.Id, out List<TestRecord>? attempts))
+                    {
+                        tests[record.Id] = attempts = [];
+                    }
+
+                    attempts.Add(record);
                     break;
                 case JournalEvent.Fault when line.Text is { } text:
                     faults.Add(text);
@@ -70,9 +82,56 @@ public static class ResultsFolder
             Target = target,
             Started = open.At,
             DurationMs = (long)(last - open.At).TotalMilliseconds,
-            Tests = [.. tests.Values],
+            Tests = [.. tests.Values.Select(a => Attempts([.. a.Select(t => expected?.Apply(t, open.Kernel, target) ?? t)]))],
+            Shard = shards is { Count: 1 } && shards.Min is { Length: > 0 } shard ? shard : null,
             Missing = planned.Count == 0 ? null : [.. planned],
             Faults = faults.Count == 0 ? null : faults,
+        };
+    }
+
+    /// <summary>What journals do not say by themselves: which parts of a suite are not among those that were brought together.</summary>
+    /// <param name="lines">The lines of all of them.</param>
+    /// <returns>Ids for what is missing, <c>Suite.Shard.2of3</c>.</returns>
+    public static IReadOnlyList<string> MissingShards(IEnumerable<JournalLine> lines)
+    {
+        SortedSet<string> missing = new(StringComparer.Ordinal);
+        foreach (IGrouping<string, JournalLine> suite in lines.Where(l => l is { Event: JournalEvent.Open, Suite: not null }).GroupBy(l => l.Suite!))
+        {
+            List<Shard> parts = [.. suite.Select(l => l.Shard is null ? new Shard(1, 1) : Shard.Parse(l.Shard)).OfType<Shard>().Distinct()];
+            int count = parts.Max(p => p.Count);
+            missing.UnionWith(parts.Exists(p => p.Count == 1) ? [] : Enumerable.Range(1, count).Where(n => !parts.Contains(new Shard(n, count))).Select(n => $"{suite.Key}.Shard.{n}of{count}"));
+        }
+
+        return [.. missing];
+    }
+
+    /// <summary>One record of all attempts: the worst, which says so when they do not agree. What was green and red is never green.</summary>
+    private static TestRecord Attempts(List<TestRecord> all)
+    {
+        if (all.Count == 1)
+        {
+            return all[0];
+        }
+
+        TestRecord worst = all.MaxBy(t => t.Verdict switch
+        {
+            Verdict.Crash => 6,
+            Verdict.Hang => 5,
+            Verdict.Fail => 4,
+            Verdict.Broken => 3,
+            Verdict.Known => 2,
+            Verdict.Skip => 1,
+            _ => 0,
+        })!;
+        List<string> counts = [.. all.CountBy(t => t.Verdict).OrderByDescending(c => c.Value).Select(c => $"{c.Value} {c.Key}")];
+        return worst with
+        {
+            Attempts = all.Count,
+            Verdicts = [.. all.Select(t => t.Verdict)],
+            DurationMs = all.Max(t => t.DurationMs),
+            // The text of a skip has a form of its own.
+            Reason = counts.Count == 1 || worst.Verdict == Verdict.Skip ? worst.Reason : $"not steady, {string.Join(", ", counts)} in {all.Count}: {worst.Reason}",
+            Explained = counts.Count == 1 || worst.Verdict == Verdict.Skip ? worst.Explained : [new Explanation("attempts", $"not steady: {string.Join(", ", counts)} in {all.Count}"), .. worst.Explained ?? []],
         };
     }
 

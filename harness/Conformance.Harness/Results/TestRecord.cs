@@ -27,6 +27,10 @@ public sealed record TestRecord
     /// <summary>How often the test was run to get this verdict.</summary>
     public int Attempts { get; init; } = 1;
 
+    /// <summary>The verdict of every attempt, in order; null when there was one.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<Verdict>? Verdicts { get; init; }
+
     /// <summary>The approved behaviour file this test was compared with, if any.</summary>
     public string? Snapshot { get; init; }
 
