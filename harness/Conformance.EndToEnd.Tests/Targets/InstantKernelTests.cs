@@ -79,6 +79,21 @@ public sealed class InstantKernelTests(TargetLab lab)
     }
 
     [Fact]
+    public async Task SwappedModuleIsLoadedIntoTheKernelThatAllBuildsShare()
+    {
+        await (await lab.StartAsync()).DisposeAsync();
+        int kept = new InstantKernels(lab.Saved).List().Count;
+        PreparedKernel kernel = await lab.X86WithAsync("kvm");
+
+        await using EmulatedTarget target = await EmulatedTarget.StartAsync(
+            kernel, new MachineOptions { SnapshotDirectory = lab.Saved, Modules = ["kvm-amd"] }, TargetLab.Build, lab.Work, TargetLab.Cancellation);
+
+        target.Restored.Should().BeTrue();
+        (await target.ReadFileAsync("/proc/modules")).Should().Contain("kvm_amd ");
+        new InstantKernels(lab.Saved).List().Should().HaveCount(kept);
+    }
+
+    [Fact]
     public async Task MachineThatCannotBeSavedIsBootedWithANote()
     {
         await using EmulatedTarget target = await lab.StartAsync(new MachineOptions { SnapshotDirectory = lab.Saved, Devices = ["edu"] });

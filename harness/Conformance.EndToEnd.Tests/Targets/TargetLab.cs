@@ -43,6 +43,17 @@ public sealed class TargetLab : IAsyncLifetime
 
     public Task<PreparedKernel> X86Async() => PrepareAsync(X86, KernelArchitecture.X86_64);
 
+    /// <summary>The x86_64 kernel with one of its modules swapped for a copy of itself, as <c>--module</c> does it.</summary>
+    public async Task<PreparedKernel> X86WithAsync(string module)
+    {
+        PreparedKernel kernel = await X86Async();
+        string package = Path.GetDirectoryName(kernel.ImagePath)!;
+        string original = Directory.EnumerateFiles(package, $"{module}.ko*", SearchOption.AllDirectories).Single();
+        string copy = Path.Combine(Work, Path.GetFileName(original));
+        File.Copy(original, copy, overwrite: true);
+        return await PrepareAsync(X86, KernelArchitecture.X86_64, new Dictionary<string, string> { [$"{module}.ko"] = copy });
+    }
+
     /// <summary>Skips where no arm64 kernel can be started.</summary>
     public Task<PreparedKernel> Arm64Async()
     {
@@ -72,17 +83,19 @@ public sealed class TargetLab : IAsyncLifetime
         return session;
     }
 
-    private async Task<PreparedKernel> PrepareAsync(string kernel, KernelArchitecture architecture)
+    private async Task<PreparedKernel> PrepareAsync(string kernel, KernelArchitecture architecture, IReadOnlyDictionary<string, string>? swapped = null)
     {
-        if (!_prepared.TryGetValue(kernel, out PreparedKernel? prepared))
+        string key = kernel + string.Concat(swapped?.Keys ?? []);
+        if (!_prepared.TryGetValue(key, out PreparedKernel? prepared))
         {
             PrepareOptions options = new()
             {
                 Architecture = architecture,
                 AgentPath = Path.Combine(Build, $"agent-{architecture.MachineName()}"),
                 GuestsDirectory = Path.Combine(Build, "guests"),
+                ModuleOverrides = swapped ?? new Dictionary<string, string>(),
             };
-            _prepared[kernel] = prepared = await _store.PrepareAsync(KernelSpec.Parse(kernel), options, null, Cancellation);
+            _prepared[key] = prepared = await _store.PrepareAsync(KernelSpec.Parse(kernel), options, null, Cancellation);
         }
 
         return prepared;

@@ -46,7 +46,7 @@ public sealed class DebianKernelsTests : IDisposable
 
         CpioReader.Read(File.ReadAllBytes(kernel.InitramfsPath)).Select(e => e.Name).Should().Equal(
             "dev", "dev/console", "guests", "modules", "modules/away.ko", "modules/boot.list", "modules/kvm-amd.ko", "modules/kvm.ko", "proc", "sys");
-        kernel.LoadOrder("kvm-amd")!.Select(m => m.PathInInitramfs).Should().Equal("/modules/away.ko", "/modules/kvm.ko", "/modules/kvm-amd.ko");
+        kernel.LoadOrder("kvm-amd")!.Select(m => m.Path).Should().Equal("/modules/away.ko", "/modules/kvm.ko", "/modules/kvm-amd.ko");
         kernel.LoadOrder("virtio_pci").Should().BeEmpty();
         kernel.LoadOrder("vfio-pci").Should().BeNull();
     }

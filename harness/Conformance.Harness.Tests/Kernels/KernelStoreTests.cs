@@ -74,7 +74,7 @@ public sealed class KernelStoreTests : IDisposable
 
         kernel.Id.Should().StartWith($"build-{Release}-");
         kernel.Config.Should().Be(_folder["tree/.config"]);
-        kernel.Modules.Select(m => m.PathInInitramfs).Should().Equal("/modules/kvm.ko");
+        kernel.Modules.Select(m => m.Path).Should().Equal("/modules/kvm.ko");
         kernel.Notes.Should().Contain("CONFIG_VFIO_PCI is off: every claim about VFIO is skipped");
     }
 
@@ -150,6 +150,34 @@ public sealed class KernelStoreTests : IDisposable
         read.Should().BeEquivalentTo(kernel);
         read.LoadOrder("kvm-amd").Should().ContainSingle();
         File.ReadAllText(_folder["kernel.json"]).Should().Contain("\"architecture\": \"x86_64\"");
+    }
+
+    [Fact]
+    public async Task SwappedModuleStaysOutOfTheInitramfs()
+    {
+        Write("tree/arch/x86/boot/bzImage", TinyImage.BzImage(Release));
+        Write("tree/.config", Configuration().Replace("CONFIG_VIRTIO_CONSOLE=y", "CONFIG_VIRTIO_CONSOLE=m"));
+        Write("tree/modules.order", "arch/x86/kvm/kvm.o\ndrivers/char/virtio_console.o\n");
+        Write("tree/modules.builtin", "kernel/drivers/virtio/virtio_pci.ko\n");
+        Module("tree/arch/x86/kvm/kvm.ko", "kvm");
+        Module("tree/drivers/char/virtio_console.ko", "virtio_console");
+        Module("first/kvm.ko", "kvm", depends: "virtio_console");
+        Module("second/kvm.ko", "kvm");
+        Module("second/virtio_console.ko", "virtio_console");
+
+        PreparedKernel first = await SwapAsync("first/kvm.ko");
+        PreparedKernel second = await SwapAsync("second/kvm.ko");
+        PreparedKernel console = await SwapAsync("second/virtio_console.ko");
+
+        first.InitramfsSha256.Should().Be((await PrepareAsync(_folder["tree"])).InitramfsSha256);
+        second.InitramfsSha256.Should().Be(first.InitramfsSha256);
+        File.ReadAllBytes(second.FindModule("kvm")!.Upload!).Should().Equal(File.ReadAllBytes(_folder["second/kvm.ko"]));
+        first.LoadOrder("kvm")!.Select(m => m.Name).Should().Equal("virtio_console", "kvm");
+        console.FindModule("virtio_console")!.Upload.Should().BeNull("the agent is reached through it, so it is loaded from the initramfs");
+        console.Modules.Should().Contain(m => m.Overridden);
+
+        Task<PreparedKernel> SwapAsync(string module) => PrepareAsync(
+            _folder["tree"], new PrepareOptions { ModuleOverrides = new Dictionary<string, string> { [Path.GetFileName(module)] = _folder[module] } });
     }
 
     [Fact]

@@ -137,6 +137,7 @@ internal sealed class KernelHost : IAsyncDisposable
             Iommu = _options.Iommu || _needs.Iommu,
             Devices = [.. _options.Devices, .. _needs.Devices],
             ExtraKernelArguments = [.. _needs.KernelArguments, .. _options.ExtraKernelArguments],
+            Modules = _needs.Modules,
         };
         Target target = Kernel.IsBooted
             ? await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None)

@@ -13,11 +13,12 @@ internal sealed class KernelCache(string root) : IDisposable
     public const string DebianKind = "debian";
     public const string ImageKind = "images";
     public const string InitramfsKind = "initramfs";
+    public const string ModuleKind = "modules";
 
     private const string Unfinished = ".new-";
     private const string Discarded = ".old-";
 
-    private static readonly string[] s_kinds = [DebianKind, ImageKind, InitramfsKind];
+    private static readonly string[] s_kinds = [DebianKind, ImageKind, InitramfsKind, ModuleKind];
 
     private readonly Dictionary<string, FileLock> _held = new(StringComparer.Ordinal);
     private readonly SemaphoreSlim _gate = new(1, 1);

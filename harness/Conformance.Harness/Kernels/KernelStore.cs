@@ -12,6 +12,7 @@ namespace Conformance.Kernels;
 public sealed class KernelStore : IDisposable
 {
     private const int KeptInitramfs = 32;
+    private const int KeptModules = 32;
 
     private readonly string _cacheDirectory;
     private readonly KernelCache _cache;
@@ -30,7 +31,7 @@ public sealed class KernelStore : IDisposable
         _debian = new DebianKernels(_cache, archive);
     }
 
-    /// <summary>Finds the kernel and builds its initramfs.</summary>
+    /// <summary>Finds the kernel and builds its initramfs; swapped modules stay beside it, but for those the agent itself needs.</summary>
     /// <param name="progress">Told, in a line each, what takes time.</param>
     /// <exception cref="UsageException">The kernel, a module or an option does not exist or does not fit.</exception>
     /// <exception cref="MachineFaultException">No network and nothing cached, no space, a missing tool.</exception>
@@ -229,15 +230,38 @@ public sealed class KernelStore : IDisposable
             writer.AddFile($"guests/{Path.GetFileName(guest)}", await File.ReadAllBytesAsync(guest, cancellation).ConfigureAwait(false));
         }
 
+        string[] boot = [.. WantedModules.Boot.SelectMany(name => set.Closures.GetValueOrDefault(name, [])).Distinct()];
+        List<KernelModule> modules = [];
+        List<SelectedModule> packed = [];
         foreach (SelectedModule module in set.Modules)
+        {
+            bool uploaded = module.Overridden && !boot.Contains(module.Name);
+            modules.Add(new KernelModule(module.Name, $"/modules/{module.FileName}", module.Sha256, module.Overridden)
+            {
+                Upload = uploaded ? await StoreModuleAsync(module, cancellation).ConfigureAwait(false) : null,
+            });
+            if (!uploaded)
+            {
+                packed.Add(module);
+            }
+        }
+
+        if (packed.Count < set.Modules.Count)
+        {
+            // The kernel's own ones instead, so that the initramfs is the one it has without the swap.
+            ModuleSet own = await ResolveAsync(tree, null, kernel.Architecture, options with { ModuleOverrides = new Dictionary<string, string>() }, cancellation).ConfigureAwait(false);
+            packed.AddRange(own.Modules.Where(m => !packed.Exists(p => p.Name == m.Name)));
+        }
+
+        foreach (SelectedModule module in packed)
         {
             writer.AddFile($"modules/{module.FileName}", module.Content);
         }
 
         StringBuilder boots = new();
-        foreach (string name in WantedModules.Boot.SelectMany(boot => set.Closures.GetValueOrDefault(boot, [])).Distinct())
+        foreach (string name in boot)
         {
-            boots.Append(CultureInfo.InvariantCulture, $"/modules/{set.Modules.First(m => m.Name == name).FileName}\n");
+            boots.Append(CultureInfo.InvariantCulture, $"{modules.First(m => m.Name == name).Path}\n");
         }
 
         writer.AddFile("modules/boot.list", Encoding.UTF8.GetBytes(boots.ToString()));
@@ -247,7 +271,7 @@ public sealed class KernelStore : IDisposable
             ImageSha256 = kernel.ImageSha256.Length > 0 ? kernel.ImageSha256 : await HashFileAsync(kernel.ImagePath, cancellation).ConfigureAwait(false),
             InitramfsPath = path,
             InitramfsSha256 = digest,
-            Modules = [.. set.Modules.Select(m => new KernelModule(m.Name, $"/modules/{m.FileName}", m.Sha256, m.Overridden))],
+            Modules = modules,
             Closures = set.Closures,
             Notes = [.. kernel.Notes, .. set.Notes, .. doubts],
         };
@@ -299,6 +323,22 @@ public sealed class KernelStore : IDisposable
             progress: null,
             cancellation).ConfigureAwait(false);
         return (Path.Combine(directory, FileName), digest);
+    }
+
+    private async Task<string> StoreModuleAsync(SelectedModule module, CancellationToken cancellation)
+    {
+        // By what is kept: the digest of the module as built says nothing of the debug information that was left out.
+        string directory = await _cache.GetOrCreateAsync(
+            KernelCache.ModuleKind,
+            Hash(module.Content),
+            async temporary =>
+            {
+                await File.WriteAllBytesAsync(Path.Combine(temporary, module.FileName), module.Content, cancellation).ConfigureAwait(false);
+                _cache.Trim(KernelCache.ModuleKind, KeptModules);
+            },
+            progress: null,
+            cancellation).ConfigureAwait(false);
+        return Path.Combine(directory, module.FileName);
     }
 
     private static async Task<byte[]> ReadAgentAsync(string path, KernelArchitecture architecture, CancellationToken cancellation)

@@ -34,7 +34,7 @@ public sealed record PreparedKernel
     /// <summary>Lower-case hex digest of <see cref="InitramfsPath"/>; empty when that is.</summary>
     public string InitramfsSha256 { get; init; } = "";
 
-    /// <summary>The modules in the initramfs, each after those it needs.</summary>
+    /// <summary>The modules there are to load, each after those it needs.</summary>
     public IReadOnlyList<KernelModule> Modules { get; init; } = [];
 
     /// <summary>
@@ -60,7 +60,7 @@ public sealed record PreparedKernel
     [JsonIgnore]
     public bool IsBooted => ImagePath.Length > 0;
 
-    /// <summary>The module of that name in the initramfs, or null.</summary>
+    /// <summary>The module of that name, or null.</summary>
     public KernelModule? FindModule(string name) => Modules.FirstOrDefault(m => ModuleName.Comparer.Equals(m.Name, name));
 
     /// <summary>
@@ -68,7 +68,7 @@ public sealed record PreparedKernel
     /// </summary>
     public IReadOnlyList<KernelModule>? LoadOrder(string name) =>
         Closures.TryGetValue(name, out IReadOnlyList<string>? names)
-            ? [.. names.Select(n => FindModule(n) ?? throw new InvalidOperationException($"{Id}: module {n} is in a closure but not in the initramfs."))]
+            ? [.. names.Select(n => FindModule(n) ?? throw new InvalidOperationException($"{Id}: module {n} is in a closure but not among the modules."))]
             : null;
 
     /// <summary>Writes the record as JSON.</summary>

@@ -68,8 +68,8 @@ public sealed record KernelIdentity(
         kernel.Source,
         kernel.ImageSha256.Length == 0 ? null : kernel.ImageSha256,
         kernel.Modules
-            .OrderBy(m => m.PathInInitramfs, StringComparer.Ordinal)
-            .ToDictionary(m => Path.GetFileName(m.PathInInitramfs), m => m.Sha256));
+            .OrderBy(m => m.Path, StringComparer.Ordinal)
+            .ToDictionary(m => Path.GetFileName(m.Path), m => m.Sha256));
 }
 
 /// <summary>Where the kernel under test ran.</summary>

@@ -102,7 +102,12 @@ public sealed class EmulatedTarget : Target
     {
         foreach (KernelModule module in ModulesOf(_kernel, names).Where(m => !_loaded.Contains(m.Name)))
         {
-            Errno answer = await _control.LoadModuleAsync(module.PathInInitramfs).ConfigureAwait(false);
+            if (module.Upload is { } file)
+            {
+                await _control.WriteFileAsync(module.Path, await File.ReadAllBytesAsync(file).ConfigureAwait(false)).ConfigureAwait(false);
+            }
+
+            Errno answer = await _control.LoadModuleAsync(module.Path).ConfigureAwait(false);
             if (answer is not Errno.None and not Errno.EEXIST)
             {
                 throw new MachineFaultException($"The module {module.Name} does not load on {_kernel.Release}: {answer}.\n{Log.Tail(10)}");

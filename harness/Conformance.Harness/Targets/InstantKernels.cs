@@ -21,6 +21,9 @@ public sealed class InstantKernels
     /// <summary>Kind of the entries in <see cref="List"/>.</summary>
     public const string Kind = "instant";
 
+    /// <summary>Name of their folder in the cache.</summary>
+    public const string Folder = "machines";
+
     /// <summary>What may be kept when nobody says otherwise, in bytes of disk.</summary>
     public const long DefaultLimit = 4L << 30;
 
