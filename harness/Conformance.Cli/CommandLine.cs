@@ -116,6 +116,7 @@ internal static class CommandLine
             Explain(output),
             Accept(output),
             Doctor(output),
+            Cache(output),
             Test(output),
             Bench(output),
         };
@@ -143,8 +144,7 @@ internal static class CommandLine
             DefaultValueFactory = _ => RunRequest.DefaultOutput,
             HelpName = "DIR",
         };
-        Option<bool> restore = new("--restore") { Description = "Save each booted kernel once and restore it from then on: quicker, and not yet the default." };
-        Option<bool> fresh = new("--fresh-boot") { Description = "Boot every kernel; never restore a saved one." };
+        Option<bool> fresh = new("--fresh-boot") { Description = "Boot every kernel. Without it a booted kernel is kept in the cache and restored from then on." };
         Option<Isolation> isolation = new("--isolation") { Description = "How often the kernel is fresh: suite (default), class or test." };
         Option<string[]> append = new("--append") { Description = "Kernel command line arguments to add; repeatable.", HelpName = "ARGS" };
         Option<string[]> known = new("--known-failures")
@@ -181,7 +181,7 @@ internal static class CommandLine
 
         Command command = new("run", "Boot kernels and run the suites on them.")
         {
-            kernel, arch, suite, test, module, folder, append, restore, fresh, isolation, known, offline, controls, shard, repeat, untilFail, failFast, dry, jobs, timeout, verbose,
+            kernel, arch, suite, test, module, folder, append, fresh, isolation, known, offline, controls, shard, repeat, untilFail, failFast, dry, jobs, timeout, verbose,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -194,7 +194,6 @@ internal static class CommandLine
                 Modules = parsed.GetValue(module) ?? [],
                 Output = parsed.GetValue(folder)!,
                 Append = parsed.GetValue(append) ?? [],
-                Restore = parsed.GetValue(restore),
                 FreshBoot = parsed.GetValue(fresh),
                 Isolation = parsed.GetValue(isolation),
                 KnownFailures = parsed.GetValue(known) ?? [],
@@ -303,6 +302,24 @@ internal static class CommandLine
         Command command = new("doctor", "Check what this machine has and say what to do about what it lacks.");
         command.SetAction((_, cancellation) => new DoctorCommand(Installation.Find(AppContext.BaseDirectory), output).RunAsync(cancellation));
         return command;
+    }
+
+    private static Command Cache(CommandOutput output)
+    {
+        Command list = new("ls", "List what is kept, least recently used first.");
+        list.SetAction(_ => new CacheCommand(CacheDirectory.Default, output).List());
+        Option<string> keep = new("--keep") { Description = "What may remain, for example 2G; 0 removes everything.", DefaultValueFactory = _ => "2G", HelpName = "SIZE" };
+        keep.Validators.Add(result =>
+        {
+            if (result.Tokens is [var token] && CacheCommand.ParseSize(token.Value) is null)
+            {
+                result.AddError($"{keep.Name} takes a size such as 500M or 2G, not '{token.Value}'.");
+            }
+        });
+        Command prune = new("prune", "Remove what was used longest ago; what another run is using stays.") { keep };
+        prune.SetAction((parsed, cancellation) => Task.FromResult(
+            new CacheCommand(CacheDirectory.Default, output).Prune(CacheCommand.ParseSize(parsed.GetValue(keep)!)!.Value, cancellation)));
+        return new Command("cache", "Kernels and booted kernels that are kept between runs.") { list, prune };
     }
 
     private static Command Test(CommandOutput output)

@@ -78,7 +78,7 @@ internal sealed class KernelRun
         _expected.Write(Folder);
         MachineOptions machine = new()
         {
-            SnapshotDirectory = _request.Restore ? Path.Combine(CacheDirectory.Default, "machines") : null,
+            SnapshotDirectory = Path.Combine(CacheDirectory.Default, InstantKernels.Folder),
             FreshBoot = _request.FreshBoot, ExtraKernelArguments = _request.Append, Isolation = _request.Isolation,
         };
         await File.WriteAllBytesAsync(

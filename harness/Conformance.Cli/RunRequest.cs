@@ -28,9 +28,7 @@ internal sealed record RunRequest
 
     public string Output { get; init; } = DefaultOutput;
 
-    /// <summary>Saves each booted kernel in the cache and restores it from then on.</summary>
-    public bool Restore { get; init; }
-
+    /// <summary>Boots every kernel instead of restoring one that was kept.</summary>
     public bool FreshBoot { get; init; }
 
     public Isolation Isolation { get; init; }

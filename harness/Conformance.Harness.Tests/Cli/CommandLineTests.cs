@@ -25,6 +25,7 @@ public sealed class CommandLineTests
     [InlineData("merge / /usr", "conformance: Several folders are brought together in a new one: add --into DIR.")]
     [InlineData("merge /proc/self/fdinfo --into /usr", "conformance: --into /usr: there is something in it already; name a new folder.")]
     [InlineData("list everything", "*everything*")]
+    [InlineData("cache prune --keep lots", "conformance prune: --keep takes a size such as 500M or 2G, not 'lots'.")]
     [InlineData("", "conformance: Required command was not provided.")]
     [InlineData("merge /nowhere/at/all", "conformance: There is no folder /nowhere/at/all.")]
     public async Task WrongUseIsSaidAndExitsWith64(string line, string message)
