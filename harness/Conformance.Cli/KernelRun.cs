@@ -228,6 +228,11 @@ internal sealed class KernelRun
             case JournalEvent.Target:
                 progress.Up = true;
                 progress.Target = line.Target;
+                if (line.Text is { } notes)
+                {
+                    _view.Say($"conformance: {suite.Name} on {Kernel.Id}: {notes}");
+                }
+
                 _view.Now(part, progress.Current ?? $"{suite.Name}: {Kernel.Id} is up");
                 break;
             case JournalEvent.Verdict when line.Record is { } record:

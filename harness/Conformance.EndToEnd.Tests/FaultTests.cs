@@ -34,4 +34,14 @@ public sealed class FaultTests
         run["IoctlIsRefused"].Reason.Should().Contain("KVM_SET_GSI_ROUTING").And.Contain("EINVAL");
         exit.Should().Be(ExitCode.KernelDied, run.Printed);
     }
+
+    [Fact]
+    public async Task KernelThatDiesWhileItBootsIsACrashOfEveryTest()
+    {
+        using var run = new CommandRun();
+        int exit = await run.RunAsync(new RunRequest { Append = ["rdinit=/no/such/init"], Tests = ["*NothingIsWrong*", "*ClaimIsBroken"] }, "Faults");
+
+        run.Tests.Should().HaveCount(3).And.OnlyContain(t => t.Verdict == Verdict.Crash && t.Reason!.Contains("died before its agent was up: panic"));
+        exit.Should().Be(ExitCode.KernelDied, run.Printed);
+    }
 }

@@ -94,11 +94,11 @@ public sealed class InstantKernelTests(TargetLab lab)
     }
 
     [Fact]
-    public async Task MachineThatCannotBeSavedIsBootedWithANote()
+    public async Task MachineThatCannotBeSavedIsBooted()
     {
         await using EmulatedTarget target = await lab.StartAsync(new MachineOptions { SnapshotDirectory = lab.Saved, Devices = ["edu"] });
         target.Restored.Should().BeFalse();
-        target.Notes.Should().Equal("QEMU cannot save a machine with edu: the kernel is booted each time.");
+        target.Notes.Should().BeEmpty("nothing is wrong with that");
     }
 
     private async Task CompareAsync(PreparedKernel kernel, MachineOptions options, SystemCalls calls)

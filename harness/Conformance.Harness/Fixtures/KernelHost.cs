@@ -16,11 +16,15 @@ internal sealed class KernelHost : IAsyncDisposable
     /// <summary>How long a kernel that is well may take to end a session or to repeat a line of its log; beyond it hangs.</summary>
     public static readonly TimeSpan AnswerPatience = TimeSpan.FromSeconds(10);
 
+    /// <summary>A kernel that did not start this often is not started any more: each test says so at once.</summary>
+    private const int StartsAtMost = 2;
+
     private readonly ConcurrentDictionary<KvmCap, long> _capabilities = new();
     private readonly Lazy<ChangeTable> _changes;
     private readonly MachineNeedsAttribute _needs;
     private readonly MachineOptions _options;
     private readonly string _work;
+    private int _failedStarts;
     private string? _lastClass;
     private Task<Target> _target;
 
@@ -86,12 +90,32 @@ internal sealed class KernelHost : IAsyncDisposable
             _ => false,
         };
         _lastClass = testClass ?? "";
-        if (_target.IsFaulted || (Target is Target target && (fresh || target.Died.IsCompleted)))
+        bool again = _target.IsFaulted && _failedStarts < StartsAtMost;
+        if (again || (Target is Target target && (fresh || target.Died.IsCompleted)))
         {
             await ReplaceAsync();
         }
 
-        await _target;
+        try
+        {
+            await _target;
+            _failedStarts = 0;
+        }
+        catch (BootFailureException e)
+        {
+            _failedStarts++;
+            throw e.Death.End switch
+            {
+                TargetEnd.KernelDied => new KernelCrashException(e.Death.Reason, e.Death.ConsoleExcerpt, e),
+                TargetEnd.KernelHung => new HangException($"{e.Death.Reason}\n{e.Death.ConsoleExcerpt}", e),
+                _ => e,
+            };
+        }
+        catch (MachineFaultException)
+        {
+            _failedStarts++;
+            throw;
+        }
     }
 
     /// <summary>The machine no longer answers: says why, as the verdict of the test that was running, and drops it.</summary>
@@ -144,7 +168,9 @@ internal sealed class KernelHost : IAsyncDisposable
             : await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
         await target.LoadModulesAsync(_needs.Modules);
         StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
-        SuiteRunner.ReportTarget(new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion) { Release = StableRelease.ToString() });
+        SuiteRunner.ReportTarget(
+            new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion) { Release = StableRelease.ToString() },
+            (target as EmulatedTarget)?.Notes ?? []);
         return target;
     }
 }

@@ -29,8 +29,9 @@ public static class SuiteRunner
 
     /// <summary>Tells where the kernel runs, as soon as that is known.</summary>
     /// <param name="target">Where.</param>
-    public static void ReportTarget(TargetIdentity target) =>
-        s_session?.Write(JournalLine.Now(JournalEvent.Target) with { Target = target });
+    /// <param name="notes">What the reader should know of how it was started.</param>
+    public static void ReportTarget(TargetIdentity target, IReadOnlyList<string> notes) =>
+        s_session?.Write(JournalLine.Now(JournalEvent.Target) with { Target = target, Text = notes.Count > 0 ? string.Join(' ', notes) : null });
 
     /// <summary>Runs or lists the suite.</summary>
     /// <param name="suite">The suite's assembly.</param>

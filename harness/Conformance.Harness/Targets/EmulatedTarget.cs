@@ -84,9 +84,16 @@ public sealed class EmulatedTarget : Target
             await target.LoadModulesAsync(options.Modules).ConfigureAwait(false);
             return target;
         }
-        catch
+        catch (Exception e)
         {
+            // An agent that is lost meanwhile: a module may have taken the kernel with it.
+            TargetDeath? death = e is IOException ? await target.DiagnoseAsync(e).ConfigureAwait(false) : null;
             await target.DisposeAsync().ConfigureAwait(false);
+            if (death is not null)
+            {
+                throw new BootFailureException($"{kernel.Id}, while it loaded {string.Join(", ", options.Modules)}: {death.Reason}\n{death.ConsoleExcerpt}", death, e);
+            }
+
             throw;
         }
     }
@@ -175,14 +182,8 @@ public sealed class EmulatedTarget : Target
     /// <summary>A target out of a saved machine, which is made first when there is none; null when that is not wanted or does not work, with a note.</summary>
     private static async Task<EmulatedTarget?> TryRestoreAsync(Start start, CancellationToken cancellation)
     {
-        if (start.Options.SnapshotDirectory is not { } directory || start.Options.FreshBoot)
+        if (start.Options.SnapshotDirectory is not { } directory || start.Options.FreshBoot || MachineLine.Unsaved(start.Options) is not null)
         {
-            return null;
-        }
-
-        if (MachineLine.Unsaved(start.Options) is { } device)
-        {
-            start.Notes.Add($"QEMU cannot save a machine with {device}: the kernel is booted each time.");
             return null;
         }
 
@@ -321,7 +322,7 @@ public sealed class EmulatedTarget : Target
                 throw;
             }
 
-            throw new MachineFaultException(await ExplainAsync(allowed).ConfigureAwait(false), e);
+            throw await ExplainAsync(allowed, e).ConfigureAwait(false);
         }
     }
 
@@ -339,15 +340,18 @@ public sealed class EmulatedTarget : Target
         return true;
     }
 
-    private async Task<string> ExplainAsync(TimeSpan allowed)
+    private async Task<BootFailureException> ExplainAsync(TimeSpan allowed, Exception noticed)
     {
         QemuExit exit = await _qemu.Exited.ConfigureAwait(false);
-        string what = Log.Death.IsCompletedSuccessfully ? $"The kernel {_kernel.Id} died before its agent was up: {Log.Death.Result.Title}."
-            : exit.AskedByKernel ? $"The kernel {_kernel.Id} reset its machine before its agent was up."
-            : exit.Cause is null && exit.Code != 137 ? $"QEMU {exit} before the kernel {_kernel.Id} was up."
-            : $"The agent on {_kernel.Id} did not answer within {allowed.TotalSeconds:0} s.";
+        (TargetEnd end, string what) = Log.Death.IsCompletedSuccessfully ? (TargetEnd.KernelDied, $"The kernel {_kernel.Id} died before its agent was up: {Log.Death.Result.Title}.")
+            : exit.AskedByKernel ? (TargetEnd.KernelDied, $"The kernel {_kernel.Id} reset its machine before its agent was up.")
+            : exit.Cause is null && exit.Code != 137 ? (TargetEnd.Lost, $"QEMU {exit} before the kernel {_kernel.Id} was up.")
+            : (TargetEnd.KernelHung, $"The agent on {_kernel.Id} did not answer within {allowed.TotalSeconds:0} s.");
         string console = Log.Tail(60);
-        return $"{what}{(exit.Errors.Length > 0 ? "\n" + exit.Errors : "")}\n{(console.Length > 0 ? "The end of its console:\n" + console : "Its console is empty.")}";
+        return new BootFailureException(
+            $"{what}{(exit.Errors.Length > 0 ? "\n" + exit.Errors : "")}\n{(console.Length > 0 ? "The end of its console:\n" + console : "Its console is empty.")}",
+            new TargetDeath(end, what, console),
+            noticed);
     }
 
     private async Task WatchAsync()
