@@ -18,6 +18,16 @@ internal static class Devices
     /// <summary>A conventional PCI device with INTx and one MSI, and no MSI-X.</summary>
     public static async Task<EduDevice> OpenEduAsync(this KernelUnderTest kernel) => new(await OpenAsync(kernel, EduDevice.Vendor, EduDevice.Device, "edu"));
 
+    /// <summary>Two devices whose INTx is the same line of the interrupt controller.</summary>
+    public static async Task<(E1000eDevice Nic, EduDevice Edu)> OpenSharedLineAsync(this KernelUnderTest kernel)
+    {
+        E1000eDevice nic = await kernel.OpenNicAsync();
+        var edu = new EduDevice(await OpenAsync(kernel, EduDevice.Vendor, EduDevice.Device, "edu", skip: 1));
+        int[] lines = [await nic.Vfio.Function.InterruptLineAsync(nic.Session), await edu.Vfio.Function.InterruptLineAsync(edu.Session)];
+        Skipping.UnlessHardware(lines[0] == lines[1], "two devices on one interrupt line", $"{nic.Vfio} has {lines[0]}, {edu.Vfio} has {lines[1]}");
+        return (nic, edu);
+    }
+
     /// <summary>A device with sixteen MSIs and sixteen MSI-X entries, which this suite does not make interrupt.</summary>
     public static Task<VfioDevice> OpenXhciAsync(this KernelUnderTest kernel) => OpenAsync(kernel, XhciVendor, XhciDevice, "nec-usb-xhci");
 
@@ -44,11 +54,11 @@ internal static class Devices
         return string.Join(' ', counts);
     }
 
-    private static async Task<VfioDevice> OpenAsync(KernelUnderTest kernel, ushort vendor, ushort device, string name)
+    private static async Task<VfioDevice> OpenAsync(KernelUnderTest kernel, ushort vendor, ushort device, string name, int skip = 0)
     {
         KernelSession session = await kernel.SessionAsync();
-        PciFunction? function = await PciFunction.FindAsync(session, vendor, device);
-        Skipping.UnlessHardware(function is not null, name, $"no PCI function {vendor:x4}:{device:x4}");
+        PciFunction? function = await PciFunction.FindAsync(session, vendor, device, skip);
+        Skipping.UnlessHardware(function is not null, name, $"no {(skip == 0 ? "" : "second ")}PCI function {vendor:x4}:{device:x4}");
         return await VfioDevice.OpenAsync(session, function);
     }
 }

@@ -19,11 +19,54 @@ public sealed class ExclusiveIntxTests(KernelUnderTest kernel)
     [FixedBy("fe9a7082684e", "vfio/pci: Disable auto-enable of exclusive INTx IRQ")]
     public async Task ExclusiveLineIsMaskedAndUnmaskedInTheInterruptController()
     {
+        await WithoutDisIntxAsync(ExerciseAsync);
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/intx/exclusive-line-is-taken")]
+    public async Task ExclusiveLineThatIsTakenIsRefusedAndLeavesTheDeviceIdle()
+    {
+        await WithoutDisIntxAsync(async () =>
+        {
+            (E1000eDevice nic, EduDevice edu) = await kernel.OpenSharedLineAsync();
+            await using E1000eDevice _ = nic;
+            await using EduDevice __ = edu;
+            EventFd[] eventfds = await kernel.CreateEventFdsAsync(2);
+            await nic.PrepareAsync(IrqIndex.Intx);
+            await edu.PrepareAsync(IrqIndex.Intx);
+            await nic.Vfio.AttachAsync(IrqIndex.Intx, 0, eventfds[0]);
+
+            for (int i = 0; i < 2; i++)
+            {
+                (await edu.Vfio.TryAttachAsync(IrqIndex.Intx, 0, eventfds[1])).Should().Be(Errno.EBUSY);
+                (await edu.Vfio.TryTriggerAsync(IrqIndex.Intx)).Should().Be(Errno.EINVAL, "INTx is not in use");
+            }
+
+            await new ReleasedEventfds(edu.Session).ExpectAsync("refused", async e =>
+                (await edu.Vfio.TryAttachAsync(IrqIndex.Intx, 0, e)).Should().Be(Errno.EBUSY));
+            await edu.Vfio.AttachAsync(IrqIndex.Msi, 0, eventfds[1]);
+            await edu.RaiseAsync(IrqIndex.Msi);
+            (await eventfds[1].WaitAsync()).Should().Be(1, "another index can be used");
+            await edu.AcknowledgeAsync(IrqIndex.Msi);
+            await edu.Vfio.DisableAsync(IrqIndex.Msi);
+
+            await nic.RaiseAsync(IrqIndex.Intx);
+            (await eventfds[0].WaitAsync()).Should().Be(1, "the owner of the line notices nothing");
+            await nic.AcknowledgeAsync(IrqIndex.Intx);
+            await nic.Vfio.DisableAsync(IrqIndex.Intx);
+            await edu.Vfio.AttachAsync(IrqIndex.Intx, 0, eventfds[1]);
+            await edu.RaiseAsync(IrqIndex.Intx);
+            (await eventfds[1].WaitAsync()).Should().Be(1, "the line is free");
+        });
+    }
+
+    private async Task WithoutDisIntxAsync(Func<Task> body)
+    {
         KernelSession session = await kernel.SessionAsync();
         await ReloadAsync(session, "nointxmask=1");
         try
         {
-            await ExerciseAsync();
+            await body();
         }
         finally
         {
@@ -38,6 +81,8 @@ public sealed class ExclusiveIntxTests(KernelUnderTest kernel)
         await using EventFd unmask = await kernel.CreateEventFdAsync();
         await edu.PrepareAsync(IrqIndex.Intx);
         await edu.Vfio.AttachAsync(IrqIndex.Intx, 0, eventfd);
+        // It is not masked: enabling it once more would be a warning of the kernel's.
+        await edu.Vfio.UnmaskIntxAsync();
 
         await edu.RaiseAsync(IrqIndex.Intx);
         (await eventfd.WaitAsync()).Should().Be(1);
@@ -78,6 +123,15 @@ public sealed class ExclusiveIntxTests(KernelUnderTest kernel)
         (await eventfd.WaitAsync()).Should().Be(1);
         await edu.AcknowledgeAsync(IrqIndex.Intx);
         await edu.Vfio.UnmaskIntxAsync();
+        await edu.RaiseAsync(IrqIndex.Intx);
+        (await eventfd.WaitAsync()).Should().Be(1);
+        await edu.AcknowledgeAsync(IrqIndex.Intx);
+        await edu.Vfio.DisableAsync(IrqIndex.Intx);
+
+        // The same without an interrupt while the bit is set: taking it back enables what was disabled once.
+        await edu.Vfio.SetCommandAsync(PciConfiguration.InterruptDisable);
+        await edu.Vfio.AttachAsync(IrqIndex.Intx, 0, eventfd);
+        await edu.Vfio.SetCommandAsync(0, PciConfiguration.InterruptDisable);
         await edu.RaiseAsync(IrqIndex.Intx);
         (await eventfd.WaitAsync()).Should().Be(1);
         (await Interrupts.OfAsync(edu.Vfio)).Should().Equal($"vfio-intx({edu.Vfio})");

@@ -30,6 +30,9 @@ public sealed class EduDevice(VfioDevice vfio) : InterruptingDevice(vfio)
 
     public override Task AcknowledgeAsync(IrqIndex index, uint entry = 0) => WriteRegisterAsync(InterruptAcknowledge, uint.MaxValue);
 
+    // Not every reset that closing does lowers its line.
+    protected override async Task LowerAsync() => await (await Vfio.RegionAsync(RegisterBar)).TryWriteAsync(InterruptAcknowledge, [0xff, 0xff, 0xff, 0xff]);
+
     public override async Task PrepareAsync(IrqIndex index)
     {
         await base.PrepareAsync(index);

@@ -26,6 +26,9 @@ public abstract class InterruptingDevice(VfioDevice vfio) : IAsyncDisposable
     /// <summary>Takes back what <see cref="RaiseAsync"/> asserted: an INTx line falls.</summary>
     public abstract Task AcknowledgeAsync(IrqIndex index, uint entry = 0);
 
+    /// <summary>Lowers a line that closing the device would leave up: whoever shares it would be interrupted for ever.</summary>
+    protected virtual Task LowerAsync() => Task.CompletedTask;
+
     /// <summary>The writes to <see cref="RegisterBar"/> that raise one interrupt, for a guest or a program to make.</summary>
     public abstract IReadOnlyList<(ulong Offset, uint Value)> RaisingWrites(IrqIndex index, uint entry = 0);
 
@@ -37,6 +40,11 @@ public abstract class InterruptingDevice(VfioDevice vfio) : IAsyncDisposable
         GC.SuppressFinalize(this);
         if (!Session.HasEnded)
         {
+            if (!vfio.Fd.IsClosed)
+            {
+                await LowerAsync();
+            }
+
             await vfio.DisposeAsync();
         }
     }

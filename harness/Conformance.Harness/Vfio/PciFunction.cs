@@ -48,11 +48,12 @@ public sealed record PciFunction(string Address)
     }
 
     /// <summary>The first function with these ids; null when there is none.</summary>
-    public static async Task<PciFunction?> FindAsync(KernelSession session, ushort vendor, ushort device)
+    /// <param name="skip">How many of them to pass over.</param>
+    public static async Task<PciFunction?> FindAsync(KernelSession session, ushort vendor, ushort device, int skip = 0)
     {
         foreach (PciFunction function in await ListAsync(session))
         {
-            if (await function.ReadHexAsync(session, "vendor") == vendor && await function.ReadHexAsync(session, "device") == device)
+            if (await function.ReadHexAsync(session, "vendor") == vendor && await function.ReadHexAsync(session, "device") == device && skip-- == 0)
             {
                 return function;
             }
@@ -60,6 +61,10 @@ public sealed record PciFunction(string Address)
 
         return null;
     }
+
+    /// <summary>The kernel's interrupt of its line, while it is enabled; several functions may have the same.</summary>
+    public async Task<int> InterruptLineAsync(KernelSession session) => int.Parse(
+        (await session.ReadFileAsync($"{Folder}/irq") ?? "0").Trim(), CultureInfo.InvariantCulture);
 
     /// <summary>The name of the driver it is bound to; null: none.</summary>
     public Task<string?> DriverAsync(KernelSession session) => LinkAsync(session, "driver");
