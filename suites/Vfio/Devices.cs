@@ -18,6 +18,11 @@ internal static class Devices
     /// <summary>A conventional PCI device with INTx and one MSI, and no MSI-X.</summary>
     public static async Task<EduDevice> OpenEduAsync(this KernelUnderTest kernel) => new(await OpenAsync(kernel, EduDevice.Vendor, EduDevice.Device, "edu"));
 
+    /// <summary>A PCI Express device with 64 MSI-X entries that writes into memory.</summary>
+    /// <param name="queues">Entries besides the first that are to interrupt.</param>
+    public static async Task<NvmeDevice> OpenNvmeAsync(this KernelUnderTest kernel, uint queues = 0) =>
+        new(await OpenAsync(kernel, NvmeDevice.Vendor, NvmeDevice.Device, "nvme"), queues);
+
     /// <summary>Two devices whose INTx is the same line of the interrupt controller.</summary>
     public static async Task<(E1000eDevice Nic, EduDevice Edu)> OpenSharedLineAsync(this KernelUnderTest kernel)
     {

@@ -39,4 +39,25 @@ public sealed class DmaTests(KernelUnderTest kernel)
         (await memory.ReadAsync(Page + Length, Length)).Should().OnlyContain(b => b == 0xee);
         (await edu.Vfio.Container.UnmapAsync(Iova, 3 * Page)).Should().Be(3 * Page);
     }
+
+    [Fact]
+    [Clause("vfio-irqs/dma/data-before-interrupt")]
+    public async Task ControllerDescribesItselfBeforeItInterrupts()
+    {
+        await using NvmeDevice nvme = await kernel.OpenNvmeAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await nvme.Vfio.AttachAsync(IrqIndex.Msix, 0, eventfd);
+        await nvme.PrepareAsync(IrqIndex.Msix);
+
+        for (int i = 0; i < 3; i++)
+        {
+            await nvme.FillDataAsync(0xee);
+            await nvme.StartIdentifyAsync();
+            (await eventfd.WaitAsync()).Should().Be(1);
+
+            byte[] data = await nvme.ReadDataAsync();
+            System.Text.Encoding.ASCII.GetString(data, 4, 20).Should().Be("conformance".PadRight(20), "it is the serial number of the machine's controller");
+            data[^1].Should().Be(0, "the page is written to its end");
+        }
+    }
 }

@@ -126,4 +126,50 @@ public sealed class StormTests(KernelUnderTest kernel)
         await edu.RaiseAsync(IrqIndex.Msi);
         (await eventfd.WaitAsync()).Should().Be(1);
     }
+
+    [Fact]
+    [Clause("vfio-irqs/delivery/msix")]
+    [Clause("vfio-irqs/storm/device")]
+    public async Task EachOfSixtyFourEntriesIsDeliveredAloneAndInAStorm()
+    {
+        const uint Queues = 63;
+        const int Commands = 8;
+        await using NvmeDevice nvme = await kernel.OpenNvmeAsync(Queues);
+        EventFd[] eventfds = await kernel.CreateEventFdsAsync((int)Queues + 1);
+        await nvme.Vfio.AttachAsync(IrqIndex.Msix, 0, eventfds);
+        await nvme.PrepareAsync(IrqIndex.Msix);
+        (await eventfds[0].WaitAsync()).Should().BePositive("the queues were made by commands of entry 0");
+
+        for (uint entry = 1; entry <= Queues; entry++)
+        {
+            await nvme.RaiseAsync(IrqIndex.Msix, entry);
+            (await eventfds[entry].WaitAsync()).Should().Be(1, $"entry {entry} interrupts");
+        }
+
+        (await eventfds[1..].CountsAsync()).Should().Be(string.Join(' ', Enumerable.Repeat("-", (int)Queues)), "no other entry was signalled");
+
+        // The queues hold all of it: nothing is taken while the storm lasts.
+        Mapping bar = await (await nvme.Vfio.RegionAsync(nvme.RegisterBar)).MapAsync();
+        var program = new AgentProgram("commands for every queue");
+        ProgramThread[] threads = [program.Thread(0), program.Thread(1)];
+        for (int i = 0; i < Commands; i++)
+        {
+            for (uint entry = 1; entry <= Queues; entry++)
+            {
+                (ulong offset, uint value) = nvme.RaisingWrites(IrqIndex.Msix, entry)[^1];
+                threads[entry % 2].Store(bar.Address + offset, 4, value);
+            }
+        }
+
+        (await nvme.Session.Agent.RunProgramAsync(program)).End.Should().Be(ProgramEnd.Finished);
+        for (uint entry = 1; entry <= Queues; entry++)
+        {
+            ulong counted = await eventfds[entry].WaitAsync();
+            // It interrupts as before.
+            await nvme.RaiseAsync(IrqIndex.Msix, entry);
+            counted += await eventfds[entry].WaitAsync();
+            counted += await eventfds[entry].ReadAsync() ?? 0;
+            counted.Should().BeInRange(2, Commands + 1, $"entry {entry} had {Commands + 1} commands");
+        }
+    }
 }
