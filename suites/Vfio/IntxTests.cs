@@ -29,14 +29,6 @@ public sealed class IntxTests(KernelUnderTest kernel)
         return (await config.ReadUInt16Async(PciConfiguration.Command) & PciConfiguration.InterruptDisable) != 0;
     }
 
-    // As the device has it, past VFIO's virtual one.
-    private static async Task<ushort> PhysicalCommandAsync(EduDevice edu)
-    {
-        await using KernelFd config = await edu.Session.OpenAsync($"/sys/bus/pci/devices/{edu.Vfio.Function}/config", writable: false);
-        (_, byte[] data) = await edu.Session.TryReadAsync(config, 64);
-        return BitConverter.ToUInt16(data, (int)PciConfiguration.Command);
-    }
-
     [Fact]
     [Clause("vfio-irqs/intx/delivers")]
     [Clause("vfio-irqs/intx/automasked")]
@@ -228,6 +220,24 @@ public sealed class IntxTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("vfio-irqs/intx/unmask-eventfd-closed")]
+    public async Task ClosedUnmaskEventfdEndsAndAnotherMayFollow()
+    {
+        (EduDevice edu, EventFd eventfd) = await AttachAsync();
+        await using EduDevice _ = edu;
+        EventFd[] unmask = await kernel.CreateEventFdsAsync(2);
+        await edu.Vfio.SetIrqsAsync(IrqSet.Eventfds(IrqIndex.Intx, IrqAction.Unmask, 0, unmask[0]));
+
+        await unmask[0].CloseAsync();
+        await edu.Vfio.SetIrqsAsync(IrqSet.Eventfds(IrqIndex.Intx, IrqAction.Unmask, 0, unmask[1]));
+
+        await edu.RaiseAsync(IrqIndex.Intx);
+        (await eventfd.WaitAsync()).Should().Be(1);
+        await unmask[1].SignalAsync();
+        (await eventfd.WaitAsync()).Should().Be(1, "the line is still up");
+    }
+
+    [Fact]
     [Clause("vfio-irqs/intx/mask-by-eventfd-is-absent")]
     public async Task MaskingByEventfdIsNotImplemented()
     {
@@ -262,7 +272,7 @@ public sealed class IntxTests(KernelUnderTest kernel)
 
     [Fact]
     [Clause("vfio-irqs/intx/no-eventfd")]
-    [FixedBy("675daf435e9f", "vfio/pci: Create persistent INTx handler")]
+    [FixedBy("18c198c96a81", "vfio/pci: Create persistent INTx handler")]
     public async Task LineWithoutEventfdSurvivesEverySignal()
     {
         (EduDevice edu, EventFd eventfd) = await AttachAsync();
@@ -329,12 +339,60 @@ public sealed class IntxTests(KernelUnderTest kernel)
         await edu.Vfio.UnmaskIntxAsync();
         await edu.Vfio.SetCommandAsync(PciConfiguration.InterruptDisable);
         await edu.Vfio.UnmaskIntxAsync();
-        (await PhysicalCommandAsync(edu) & PciConfiguration.InterruptDisable).Should().NotBe(0, "unmasking a line that is down leaves the guest's bit alone");
+        (await edu.Vfio.Function.ReadCommandAsync(edu.Session) & PciConfiguration.InterruptDisable).Should().NotBe(0, "unmasking a line that is down leaves the guest's bit alone");
         await edu.Vfio.SetCommandAsync(0, PciConfiguration.InterruptDisable);
-        (await PhysicalCommandAsync(edu) & PciConfiguration.InterruptDisable).Should().Be(0);
+        (await edu.Vfio.Function.ReadCommandAsync(edu.Session) & PciConfiguration.InterruptDisable).Should().Be(0);
         (await eventfd.ReadAsync()).Should().BeNull();
         await edu.RaiseAsync(IrqIndex.Intx);
         (await eventfd.WaitAsync()).Should().Be(1);
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/intx/disint")]
+    public async Task InterruptDisableWrittenAsAByteMasks()
+    {
+        (EduDevice edu, EventFd eventfd) = await AttachAsync();
+        await using EduDevice _ = edu;
+        VfioRegion config = await edu.Vfio.ConfigAsync();
+
+        await config.WriteAsync(PciConfiguration.Command + 1, [PciConfiguration.InterruptDisable >> 8]);
+        await edu.RaiseAsync(IrqIndex.Intx);
+        (await eventfd.ReadAsync()).Should().BeNull();
+        await edu.Vfio.UnmaskIntxAsync();
+        (await eventfd.ReadAsync()).Should().BeNull();
+        await config.WriteAsync(PciConfiguration.Command + 1, [0]);
+        (await eventfd.WaitAsync()).Should().Be(1, "the line is up");
+    }
+
+    [Theory]
+    [InlineData(null)]
+    [InlineData(IrqIndex.Msi)]
+    [Clause("vfio-irqs/intx/disint-of-another-index")]
+    public async Task InterruptDisableReachesTheDeviceWhileIntxIsNotInUse(IrqIndex? index)
+    {
+        await using EduDevice edu = await kernel.OpenEduAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        if (index is IrqIndex other)
+        {
+            await edu.PrepareAsync(other);
+            await edu.Vfio.AttachAsync(other, 0, eventfd);
+        }
+
+        for (int i = 0; i < 2; i++)
+        {
+            await edu.Vfio.SetCommandAsync(PciConfiguration.InterruptDisable);
+            (await edu.Vfio.Function.ReadCommandAsync(edu.Session) & PciConfiguration.InterruptDisable).Should().NotBe(0);
+            await edu.Vfio.SetCommandAsync(0, PciConfiguration.InterruptDisable);
+            (await edu.Vfio.Function.ReadCommandAsync(edu.Session) & PciConfiguration.InterruptDisable).Should().Be(0);
+        }
+
+        if (index is IrqIndex used)
+        {
+            await edu.RaiseAsync(used);
+            (await eventfd.WaitAsync()).Should().Be(1);
+            await edu.Vfio.DisableAsync(used);
+            (await edu.Vfio.Function.ReadCommandAsync(edu.Session) & PciConfiguration.InterruptDisable).Should().Be(0, "the end of MSI leaves the line able to interrupt");
+        }
     }
 
     [Fact]
@@ -347,6 +405,7 @@ public sealed class IntxTests(KernelUnderTest kernel)
         await edu.Vfio.SetCommandAsync(PciConfiguration.InterruptDisable);
 
         await edu.Vfio.AttachAsync(IrqIndex.Intx, 0, eventfd);
+        (await edu.Vfio.Function.ReadCommandAsync(edu.Session) & PciConfiguration.InterruptDisable).Should().NotBe(0, "the device is masked, not only its eventfd");
         await edu.RaiseAsync(IrqIndex.Intx);
         (await eventfd.ReadAsync()).Should().BeNull();
         await edu.Vfio.SetCommandAsync(0, PciConfiguration.InterruptDisable);

@@ -62,6 +62,17 @@ public sealed record PciFunction(string Address)
         return null;
     }
 
+    /// <summary>The command register as the device has it, past the one that VFIO shows its user.</summary>
+    public async Task<ushort> ReadCommandAsync(KernelSession session) => await ReadConfigAsync(session, PciConfiguration.Command);
+
+    /// <summary>Two bytes of configuration space as the device has them.</summary>
+    public async Task<ushort> ReadConfigAsync(KernelSession session, ulong offset)
+    {
+        await using KernelFd config = await session.OpenAsync($"{Folder}/config", writable: false);
+        (_, byte[] data) = await session.TryReadAsync(config, 256);
+        return BinaryPrimitives.ReadUInt16LittleEndian(data.AsSpan((int)offset));
+    }
+
     /// <summary>The kernel's interrupt of its line, while it is enabled; several functions may have the same.</summary>
     public async Task<int> InterruptLineAsync(KernelSession session) => int.Parse(
         (await session.ReadFileAsync($"{Folder}/irq") ?? "0").Trim(), CultureInfo.InvariantCulture);
