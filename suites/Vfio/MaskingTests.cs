@@ -153,6 +153,65 @@ public sealed class MaskingTests(KernelUnderTest kernel)
         await DeliversAsync(nic, eventfds, 4);
     }
 
+    [Fact]
+    [Clause("vfio-irqs/table/decoding-off")]
+    public async Task EntriesAreEnabledAddedAndTakenAwayWhileMemoryDecodingIsOff()
+    {
+        await using E1000eDevice nic = await kernel.OpenNicAsync();
+        EventFd[] eventfds = await kernel.CreateEventFdsAsync((int)E1000eDevice.Entries);
+        await nic.PrepareAsync(IrqIndex.Msix);
+        MsixTable table = await MsixTable.MapAsync(nic.Vfio);
+        uint added = kernel.Has("vfio-dynamic-msix") ? 4u : 1u;
+
+        await WithoutDecodingAsync(() => nic.Vfio.AttachAsync(IrqIndex.Msix, 0, eventfds[0], eventfds[1]));
+        await DeliversAsync(nic, eventfds, 0);
+        await DeliversAsync(nic, eventfds, 1);
+        await WithoutDecodingAsync(() => nic.Vfio.AttachAsync(IrqIndex.Msix, added, eventfds[added]));
+        await DeliversAsync(nic, eventfds, added);
+        await WithoutDecodingAsync(() => nic.Vfio.AttachAsync(IrqIndex.Msix, added, (KernelFd?)null));
+        (await table.IsMaskedAsync(added)).Should().BeTrue("an entry without eventfd is masked in the device");
+        (await table.IsMaskedAsync(0)).Should().BeFalse();
+        await DeliversAsync(nic, eventfds, 0);
+        await WithoutDecodingAsync(() => nic.Vfio.DisableAsync(IrqIndex.Msix));
+        (await table.IsMaskedAsync(0)).Should().BeTrue();
+        await WithoutDecodingAsync(async () => (await nic.Vfio.TryAttachAsync(IrqIndex.Msix, 0)).Should().Be(Errno.ERANGE));
+
+        async Task WithoutDecodingAsync(Func<Task> body)
+        {
+            await nic.Vfio.SetCommandAsync(0, PciConfiguration.MemorySpace);
+            await body();
+            (await nic.Vfio.Function.ReadCommandAsync(nic.Session) & PciConfiguration.MemorySpace).Should().Be(0, "decoding is off in the device again");
+            await nic.Vfio.SetCommandAsync(PciConfiguration.MemorySpace);
+        }
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/masking/function-mask")]
+    public async Task ControlOfTheMsixCapabilityCannotBeWritten()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        const ushort Enable = 0x8000, FunctionMask = 0x4000;
+        ulong at = (await nic.Vfio.FindCapabilityAsync(PciConfiguration.MsixCapability))!.Value + 2u;
+        VfioRegion config = await nic.Vfio.ConfigAsync();
+        const ushort InUse = Enable | (ushort)(E1000eDevice.Entries - 1);
+        (await config.ReadUInt16Async(at)).Should().Be(InUse);
+
+        foreach (ushort written in new ushort[] { InUse | FunctionMask, 0, FunctionMask })
+        {
+            await config.WriteUInt16Async(at, written);
+            (await config.ReadUInt16Async(at)).Should().Be(InUse);
+            (await nic.Vfio.Function.ReadConfigAsync(nic.Session, at)).Should().Be(InUse);
+            await DeliversAsync(nic, eventfds, 2);
+        }
+
+        table.Entries.Should().Be(E1000eDevice.Entries);
+        await nic.Vfio.DisableAsync(IrqIndex.Msix);
+        (await config.ReadUInt16Async(at)).Should().Be(InUse & ~Enable, "the capability follows the index");
+        await config.WriteUInt16Async(at, InUse);
+        (await config.ReadUInt16Async(at)).Should().Be(InUse & ~Enable, "and only that");
+    }
+
     private static async Task<MsixTable> MemoryEnabledTableAsync(VfioDevice device)
     {
         await device.SetCommandAsync(PciConfiguration.MemorySpace);
