@@ -66,6 +66,28 @@ public sealed class DeliveryTests(KernelUnderTest kernel)
         (await Interrupts.OfAsync(nic.Vfio)).Should().Equal($"vfio-msi[0]({nic.Vfio})");
     }
 
+    [Theory]
+    [InlineData(IrqIndex.Msi, "vfio-msi[0]")]
+    [InlineData(IrqIndex.Msix, "vfio-msix[0]")]
+    [Clause("vfio-irqs/delivery/claimed")]
+    public async Task DeliveredInterruptIsClaimed(IrqIndex index, string handler)
+    {
+        await using E1000eDevice nic = await kernel.OpenNicAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await nic.Vfio.AttachAsync(index, 0, eventfd);
+        await nic.PrepareAsync(index);
+        int? before = await Interrupts.UnhandledAsync(nic.Vfio, $"{handler}({nic.Vfio})");
+        Skipping.UnlessCapability(before is not null, "/proc/irq/N/spurious", "absent");
+
+        await nic.RaiseAsync(index);
+        (await eventfd.WaitAsync()).Should().Be(1);
+        // A second one: the count of the first is complete when its handler has run again.
+        await nic.RaiseAsync(index);
+        (await eventfd.WaitAsync()).Should().Be(1);
+
+        (await Interrupts.UnhandledAsync(nic.Vfio, $"{handler}({nic.Vfio})")).Should().Be(before, "an interrupt that nobody claims is switched off by the kernel after many");
+    }
+
     [Fact]
     [Clause("vfio-irqs/delivery/replaced-eventfd")]
     public async Task ReplacedEventfdGetsTheDevicesInterruptsAndTheOldOneNone()
