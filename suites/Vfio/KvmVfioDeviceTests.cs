@@ -36,6 +36,29 @@ public sealed class KvmVfioDeviceTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-vfio/create/again")]
+    public async Task VmWhoseDeviceWasClosedHasOneAtMost()
+    {
+        await using Vm vm = await kernel.CreateVmAsync(VmOptions.Default with { Bare = true });
+        await using EduDevice edu = await kernel.OpenEduAsync();
+        KvmDevice first = await CreateAsync(vm);
+        (await AskAsync(first, Add, edu.Vfio.Group.Fd.Number)).Should().Be(Errno.None);
+        await first.DisposeAsync();
+
+        (Errno error, KernelFd? fd) = await vm.TryCreateDeviceAsync(TypeVfio, "second");
+        // Kernels that keep a closed device until the VM ends go on refusing; the others start over.
+        error.Should().BeOneOf(Errno.None, Errno.EBUSY);
+        if (fd is not null)
+        {
+            await using var second = new KvmDevice(fd);
+            (await AskAsync(second, Delete, edu.Vfio.Group.Fd.Number)).Should().Be(Errno.ENOENT, "it knows nothing of the first one's groups");
+            (await AskAsync(second, Add, edu.Vfio.Group.Fd.Number)).Should().Be(Errno.None);
+        }
+
+        (await vm.TryCreateDeviceAsync(TypeVfio, "third")).Error.Should().Be(fd is null ? Errno.EBUSY : Errno.None);
+    }
+
+    [Fact]
     [Clause("kvm-vfio/has")]
     [Clause("kvm-vfio/set/unknown")]
     public async Task OnlyAddAndDeleteAreThere()
