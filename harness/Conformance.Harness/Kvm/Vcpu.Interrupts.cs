@@ -93,12 +93,12 @@ public sealed partial class Vcpu
 
     /// <summary>
     /// Lets the guest take, in order, everything that is pending or becomes so by what its handlers do: interrupts are enabled for one
-    /// command and disabled again.
+    /// command, which exits so that a KVM without the processor's virtualization looks too, and disabled again.
     /// </summary>
     public async Task<IReadOnlyList<LogRecord>> TakeRecordsAsync()
     {
         ulong before = (await ReadControlAsync()).Records;
-        await ExecuteAsync(GuestCommand.InterruptsOn, GuestCommand.Nop, GuestCommand.InterruptsOff);
+        await ExecuteAsync(GuestCommand.InterruptsOn, GuestCommand.Notify, GuestCommand.InterruptsOff);
         return [.. (await ReadLogAsync()).Where(r => r.Sequence >= before)];
     }
 
