@@ -15,6 +15,7 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
 
     private async Task<Vm> CreateAsync(RedirectionEntry entry, int vcpus = 1, int pin = Pin)
     {
+        await kernel.RequireInServiceAsync();
         Vm vm = await kernel.CreateVmAsync(vcpus);
         await vm.MaskPicsAsync();
         await vm.BootAsync();

@@ -15,6 +15,11 @@ public sealed class IoApicPinTests(KernelUnderTest kernel)
 
     private async Task<Vm> CreateAsync(RedirectionEntry entry, int vcpus = 1, bool boot = false)
     {
+        if (boot)
+        {
+            await kernel.RequireInServiceAsync();
+        }
+
         Vm vm = await kernel.CreateVmAsync(vcpus);
         await vm.MaskPicsAsync();
         if (boot)
@@ -311,6 +316,11 @@ public sealed class IoApicPinTests(KernelUnderTest kernel)
     [Clause("kvm-ioapic/entry/extint")]
     public async Task SmiIsPendingAndExtIntIsNot(ApicDeliveryMode mode, int status)
     {
+        if (mode == ApicDeliveryMode.Smi)
+        {
+            await kernel.RequireAsync(KvmCap.X86Smm);
+        }
+
         await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vectors.A) with { DeliveryMode = mode });
 
         (await vm.IrqLineStatusAsync(Pin, true)).Should().Be(status);

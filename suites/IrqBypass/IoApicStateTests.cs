@@ -15,6 +15,11 @@ public sealed class IoApicStateTests(KernelUnderTest kernel)
 
     private async Task<Vm> CreateAsync(int vcpus = 1, bool boot = false)
     {
+        if (boot)
+        {
+            await kernel.RequireInServiceAsync();
+        }
+
         Vm vm = await kernel.CreateVmAsync(vcpus);
         await vm.MaskPicsAsync();
         if (boot)

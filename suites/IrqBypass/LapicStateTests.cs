@@ -48,6 +48,7 @@ public sealed class LapicStateTests(KernelUnderTest kernel)
     [Clause("lapic-state/in-service-holds-back")]
     public async Task RestoredRequestsAreTakenOnceAndByPriority()
     {
+        await kernel.RequireInServiceAsync();
         await using Vm vm = await kernel.CreateVmAsync();
         Vcpu vcpu = vm.Vcpus[0];
         await vm.BootAsync();

@@ -16,6 +16,13 @@ internal static class Vectors
     public static readonly ApicVector D = new(0x74);
 }
 
+internal static class Processors
+{
+    /// <summary>Skips on a KVM that runs guests without the processor's virtualization: its local APICs keep no interrupt in service.</summary>
+    public static async Task RequireInServiceAsync(this KernelUnderTest kernel) => Skipping.UnlessHardware(
+        await (await kernel.SessionAsync()).ReadFileAsync("/sys/module/kvm_pvm/parameters/force") is null, "the processor's virtualization", "kvm_pvm is loaded");
+}
+
 internal static class Counts
 {
     /// <summary>What a reader finds in an eventfd that was signalled while bound to an irqfd.</summary>

@@ -419,6 +419,7 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
     [Clause("kvm-signal-msi/smi")]
     public async Task SmiIsPendingOnTheDestination()
     {
+        await kernel.RequireAsync(KvmCap.X86Smm);
         await using Vm vm = await CreateAsync(2);
 
         (await vm.SignalMsiAsync(MsiMessage.X86(1, Vector, ApicDeliveryMode.Smi))).Should().Be(1);
@@ -538,6 +539,7 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
     [Clause("kvm-signal-msi/priority-order")]
     public async Task PendingMessagesAreTakenHighestVectorFirst()
     {
+        await kernel.RequireInServiceAsync();
         await using Vm vm = await kernel.CreateVmAsync();
         await vm.BootAsync();
         foreach (ApicVector vector in new[] { Vectors.B, Vectors.Fence, Vectors.D, Vectors.A, Vectors.C })

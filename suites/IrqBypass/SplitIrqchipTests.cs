@@ -16,6 +16,7 @@ public sealed class SplitIrqchipTests(KernelUnderTest kernel)
 
     private async Task<Vm> CreateAsync(int vcpus = 1, uint routes = 24)
     {
+        await kernel.RequireInServiceAsync();
         await kernel.RequireAsync(KvmCap.SplitIrqchip);
         Vm vm = await kernel.CreateVmAsync(VmOptions.Default with { Irqchip = Irqchip.Split, Vcpus = vcpus, SplitIrqchipRoutes = routes });
         await vm.BootAsync();
