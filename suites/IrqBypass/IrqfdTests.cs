@@ -3,6 +3,7 @@ using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
 using Conformance.Uapi;
+using Conformance.Wire;
 using FluentAssertions;
 using Xunit;
 
@@ -121,6 +122,44 @@ public sealed class IrqfdTests(KernelUnderTest kernel)
 
         (await vm.DrainPendingAsync()).Should().Be("0x52");
         (await vm.IrqLineStatusAsync(Gsi, true)).Should().Be(1, "the pulse ended");
+    }
+
+    [Fact]
+    [Clause("kvm-irqfd/deassign/drains")]
+    public async Task DeassignReturnsWhenWhatWasSignalledIsInjected()
+    {
+        const int Rounds = 16;
+        await using Vm vm = await CreateAsync(1, GsiRoute.IoApic(Gsi, 7));
+        await vm.SetRedirectionAsync(7, RedirectionEntry.Edge(Vectors.B));
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        LapicState idle = await vm.Vcpus[0].ReadLapicAsync();
+        Mapping memory = await vm.Session.MapAnonymousAsync((Rounds + 2) * 1024, "arguments and local APICs");
+        static byte[] Bytes(kvm_irqfd irqfd) => System.Runtime.InteropServices.MemoryMarshal.AsBytes(new ReadOnlySpan<kvm_irqfd>(in irqfd)).ToArray();
+        await memory.WriteAsync(0, BitConverter.GetBytes(1ul));
+        await memory.WriteAsync(64, Bytes(new kvm_irqfd { fd = (uint)eventfd.Number, gsi = Gsi }));
+        await memory.WriteAsync(128, Bytes(new kvm_irqfd { fd = (uint)eventfd.Number, gsi = Gsi, flags = KvmConst.KVM_IRQFD_FLAG_DEASSIGN }));
+        await memory.WriteAsync(1024, idle.Registers);
+
+        // At native speed: nothing but the deassign itself lets the worker come first.
+        var program = new AgentProgram("signal, deassign, look");
+        ProgramThread thread = program.Thread();
+        SystemCalls numbers = vm.Session.Numbers;
+        for (ulong round = 0; round < Rounds; round++)
+        {
+            thread.Call(numbers.Ioctl, [(ulong)vm.Vcpus[0].Fd.Number, KvmX86Ioctl.KVM_SET_LAPIC.Number, memory.Address + 1024], stopOnFailure: true)
+                .Call(numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_IRQFD.Number, memory.Address + 64], stopOnFailure: true)
+                .Call(numbers.Write, [(ulong)eventfd.Number, memory.Address, 8], stopOnFailure: true)
+                .Call(numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_IRQFD.Number, memory.Address + 128], stopOnFailure: true)
+                .Call(numbers.Ioctl, [(ulong)vm.Vcpus[0].Fd.Number, KvmX86Ioctl.KVM_GET_LAPIC.Number, memory.Address + ((round + 2) * 1024)], stopOnFailure: true);
+        }
+
+        (await vm.Session.Agent.RunProgramAsync(program)).End.Should().Be(ProgramEnd.Finished);
+
+        for (ulong round = 0; round < Rounds; round++)
+        {
+            LapicState seen = new(await memory.ReadAsync((round + 2) * 1024, 1024));
+            seen.Vectors(LapicState.Request).Should().Equal([Vectors.B], "round {0}", round);
+        }
     }
 
     [Fact]
@@ -349,6 +388,7 @@ public sealed class IrqfdTests(KernelUnderTest kernel)
     [Clause("kvm-irqfd/signal/rtc-is-not-coalesced")]
     public async Task PulseOfTheClockIsNotHeldBackByAnUnacknowledgedOne()
     {
+        await kernel.RequireInServiceAsync();
         await using Vm vm = await kernel.CreateVmAsync();
         await vm.MaskPicsAsync();
         await vm.BootAsync();
