@@ -17,6 +17,7 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
     // A guest that has booted, whose handlers leave acknowledging to the test.
     private async Task<Vm> CreateAsync(RedirectionEntry entry, int pin = Pin, int vcpus = 1)
     {
+        await kernel.RequireInServiceAsync();
         Vm vm = await kernel.CreateVmAsync(vcpus);
         await vm.MaskPicsAsync();
         await vm.BootAsync();
@@ -101,6 +102,7 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
 
     [Fact]
     [Clause("kvm-irqfd/resample/own-line-source")]
+    [Clause("kvm-irq-line/sources-are-ored")]
     public async Task IrqLineNeitherLowersNorIsLowered()
     {
         await using Vm vm = await CreateAsync(RedirectionEntry.LevelTriggered(Vector));
@@ -341,6 +343,10 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
         await vm.AssignResampleIrqfdAsync(Pin, eventfd, resamplefd);
         // KVM_IRQ_LINE asserts before it returns: no need to wait for the irqfd's worker.
         await vm.IrqLineAsync(Pin, true);
+        (await vm.GetIoApicAsync()).Irr.Should().Be(1u << Pin);
+
+        await vcpu.ExecuteAsync(IoApicRegisters.Write(Pin, RedirectionEntry.LevelTriggered(Vectors.C) with { IsMasked = true }));
+        (await resamplefd.ReadAsync()).Should().BeNull("it is masked still");
         (await vm.GetIoApicAsync()).Irr.Should().Be(1u << Pin);
 
         await vcpu.ExecuteAsync(IoApicRegisters.Write(Pin, RedirectionEntry.LevelTriggered(Vector)));
