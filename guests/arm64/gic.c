@@ -25,6 +25,9 @@
 #define ICC_IGRPEN1_EL1	S3_0_C12_C12_7
 #define MPIDR_EL1	S3_0_C0_C0_5
 #define CNTVCT_EL0	S3_3_C14_C0_2
+#define CNTV_TVAL_EL0	S3_3_C14_C3_0
+#define CNTV_CTL_EL0	S3_3_C14_C3_1
+#define CNTV_CVAL_EL0	S3_3_C14_C3_2
 
 #define NAME2(text)	#text
 #define NAME(text)	NAME2(text)
@@ -53,6 +56,7 @@ int gic_read(uint32_t reg, uint64_t *value)
 	case ICC(12, 7): *value = READ(ICC_IGRPEN1_EL1); break;
 	case ENCODING(3, 0, 0, 0, 5): *value = READ(MPIDR_EL1); break;
 	case ENCODING(3, 3, 14, 0, 2): *value = READ(CNTVCT_EL0); break;
+	case ENCODING(3, 3, 14, 3, 1): *value = READ(CNTV_CTL_EL0); break;
 	default: return 0;
 	}
 	return 1;
@@ -76,6 +80,9 @@ int gic_write(uint32_t reg, uint64_t value)
 	case ICC(12, 5): WRITE(ICC_SRE_EL1, value); break;
 	case ICC(12, 6): WRITE(ICC_IGRPEN0_EL1, value); break;
 	case ICC(12, 7): WRITE(ICC_IGRPEN1_EL1, value); break;
+	case ENCODING(3, 3, 14, 3, 0): WRITE(CNTV_TVAL_EL0, value); break;
+	case ENCODING(3, 3, 14, 3, 1): WRITE(CNTV_CTL_EL0, value); break;
+	case ENCODING(3, 3, 14, 3, 2): WRITE(CNTV_CVAL_EL0, value); break;
 	default: return 0;
 	}
 	return 1;
@@ -96,8 +103,9 @@ uint64_t gic_enable(uint64_t priority_mask, uint64_t control, uint64_t groups)
 	WRITE(ICC_SRE_EL1, READ(ICC_SRE_EL1) | 1);
 	WRITE(ICC_PMR_EL1, priority_mask);
 	WRITE(ICC_CTLR_EL1, control);
-	WRITE(ICC_IGRPEN0_EL1, groups & 1);
+	/* QEMU's ICH_MISR_EL2.VGrp0D looks at group 1: group 0 alone would interrupt the hypervisor for ever. */
 	WRITE(ICC_IGRPEN1_EL1, groups >> 1 & 1);
+	WRITE(ICC_IGRPEN0_EL1, groups & 1);
 	return READ(MPIDR_EL1);
 }
 

@@ -39,6 +39,9 @@ public readonly record struct HandlerAction
 
     public static HandlerAction WriteMsr(uint msr, ulong value) => new(ActionKind.Wrmsr, AccessWidth.Qword, msr, value);
 
+    /// <summary>arm64: a write of a system register that the guest knows.</summary>
+    public static HandlerAction WriteRegister(Kvm.IccRegister register, ulong value) => new(ActionKind.WriteSysreg, AccessWidth.Qword, (uint)register, value);
+
     /// <summary>
     /// What a Xen guest does on an upcall: log evtchn_upcall_pending and pending_sel (<see cref="LogRecordKind.Upcall"/>), clear them, then
     /// log and clear each pending port that is not masked (<see cref="LogRecordKind.EventChannel"/>).
@@ -57,6 +60,7 @@ public readonly record struct HandlerAction
         ActionKind.Out => $"out.{_width} 0x{_address:x} 0x{_value:x}",
         ActionKind.In => $"in.{_width} 0x{_address:x}",
         ActionKind.Wrmsr => $"wrmsr 0x{_address:x} 0x{_value:x}",
+        ActionKind.WriteSysreg => $"msr {(Kvm.IccRegister)_address} 0x{_value:x}",
         ActionKind.XenUpcall => $"xen upcall vcpu_info 0x{_address:x} shared_info 0x{_value:x}" + (_flags == 0 ? "" : $" {(XenUpcall)_flags}"),
         _ => "none",
     };

@@ -122,4 +122,9 @@ public enum IccRegister : uint
     Igrpen0 = 0xc666,
     Igrpen1 = 0xc667,
     Mpidr = 0xc005,
+
+    // Of the virtual timer, whose interrupt is a PPI.
+    CntvTval = 0xdf18,
+    CntvCtl = 0xdf19,
+    CntvCval = 0xdf1a,
 }
