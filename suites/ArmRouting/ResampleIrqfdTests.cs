@@ -12,29 +12,22 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
     private const uint Gsi = 9;
     private static readonly Spi s_spi = new(41);
 
+    /// <summary>Leaves the guest, for a write that changes nothing, before it acknowledges.</summary>
+    private static readonly HandlerPolicy s_exiting = HandlerPolicy.Default with { Actions = [HandlerAction.Store(Arm64Layout.Distributor + Gicd.Typer, 0)] };
+
+    // Between acknowledge and EOI the guest stays in the guest: only the list register knows that the interrupt was active.
     [Theory]
     [InlineData(9u, 9u)]
     [InlineData(9u, 30u)]
     [Clause("arm-irqfd/resample/eoi-notifies-and-lowers")]
-    public async Task EoiLowersTheLineAndNotifiesOnce(uint gsi, uint pin)
-    {
-        await using Vm vm = await kernel.CreateGicVmAsync();
-        await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
-        Spi spi = Spi.FromPin(pin);
-        await vm.Gic.EnableAsync(spi, edge: false);
-        await vm.SetGsiRoutingAsync(GsiRoute.Irqchip(gsi, 0, pin));
-        await vm.AssignResampleIrqfdAsync(gsi, eventfd, resamplefd);
-        for (int n = 0; n < 3; n++)
-        {
-            await eventfd.SignalAsync();
-            (await vm.Gic.ReadLinesAsync(32)).Should().Be(1u << (int)pin, "the signal asserts the line");
-            (await resamplefd.ReadAsync()).Should().BeNull("nobody acknowledged yet");
-            (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(spi);
-            (await resamplefd.ReadAsync()).Should().Be(1);
-            (await vm.Gic.ReadLinesAsync(32)).Should().Be(0, "the acknowledgement lowers the line");
-        }
-    }
+    public Task EoiLowersTheLineAndNotifiesOnce(uint gsi, uint pin) => TakeThreeTimesAsync(gsi, pin, HandlerPolicy.Default);
+
+    // Between acknowledge and EOI the guest exits once, and KVM sees the interrupt active.
+    [Theory]
+    [InlineData(9u, 9u)]
+    [InlineData(9u, 30u)]
+    [Clause("arm-irqfd/resample/eoi-after-an-exit")]
+    public Task EoiAfterAnExitLowersTheLineAndNotifiesOnce(uint gsi, uint pin) => TakeThreeTimesAsync(gsi, pin, s_exiting);
 
     [Fact]
     [Clause("arm-irqfd/resample/until-eoi")]
@@ -145,12 +138,41 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
 
     [Fact]
     [Clause("arm-irqfd/resample/wakes-and-repeats")]
-    public async Task RunningGuestIsInterruptedAgainAfterEachEoi()
+    public Task RunningGuestIsInterruptedAgainAfterEachEoi() => InterruptFourTimesAsync(HandlerPolicy.Default);
+
+    [Fact]
+    [Clause("arm-irqfd/resample/wakes-and-repeats")]
+    [Clause("arm-irqfd/resample/eoi-after-an-exit")]
+    public Task RunningGuestIsInterruptedAgainAfterEachEoiAfterAnExit() => InterruptFourTimesAsync(s_exiting);
+
+    private async Task TakeThreeTimesAsync(uint gsi, uint pin, HandlerPolicy policy)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
+        Spi spi = Spi.FromPin(pin);
+        await vm.Gic.EnableAsync(spi, edge: false);
+        await vm.Vcpus[0].SetHandlerAsync(spi, policy);
+        await vm.SetGsiRoutingAsync(GsiRoute.Irqchip(gsi, 0, pin));
+        await vm.AssignResampleIrqfdAsync(gsi, eventfd, resamplefd);
+        for (int n = 0; n < 3; n++)
+        {
+            await eventfd.SignalAsync();
+            (await vm.Gic.ReadLinesAsync(32)).Should().Be(1u << (int)pin, "the signal asserts the line");
+            (await resamplefd.ReadAsync()).Should().BeNull("nobody acknowledged yet");
+            (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(spi);
+            (await resamplefd.ReadAsync()).Should().Be(1);
+            (await vm.Gic.ReadLinesAsync(32)).Should().Be(0, "the acknowledgement lowers the line");
+        }
+    }
+
+    private async Task InterruptFourTimesAsync(HandlerPolicy policy)
     {
         await using Vm vm = await kernel.CreateGicVmAsync();
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using EventFd resamplefd = await kernel.CreateEventFdAsync();
         await vm.Gic.EnableAsync(s_spi, edge: false);
+        await vm.Vcpus[0].SetHandlerAsync(s_spi, policy);
         await vm.AssignResampleIrqfdAsync(Gsi, eventfd, resamplefd);
         await vm.Vcpus[0].HaltUntilTakenAsync(s_spi, times: 4);
         for (int n = 0; n < 4; n++)
