@@ -2,6 +2,7 @@
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
+using Conformance.Targets;
 using Conformance.Uapi;
 using Conformance.Vfio;
 using FluentAssertions;
@@ -25,6 +26,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task MappedEventIsInjectedWithoutAHostInterrupt()
     {
         await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenNicAsync(eventfd);
         await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
@@ -46,6 +48,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task DirectInterruptWakesAHaltedVcpu()
     {
         await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenNicAsync(eventfd);
         await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
@@ -106,6 +109,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task MovedEventIsInjectedIntoTheOtherVcpu()
     {
         await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenNicAsync(eventfd);
         await vm.Its.MapAsync(s_device, s_event, s_lpi);
@@ -126,6 +130,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task SignalledMessageOfADirectEventIsTaken()
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
+        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenNicAsync(eventfd);
         await vm.Its.MapAsync(s_device, s_event, s_lpi);
@@ -143,6 +148,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task AfterDeassignTheEventfdIsSignalledAgain()
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
+        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenNicAsync(eventfd);
         await vm.Its.MapAsync(s_device, s_event, s_lpi);
@@ -159,10 +165,160 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicv4/movi")]
+    [Clause("arm-gicv4/doorbell")]
+    public async Task MovedEventWakesTheOtherVcpu()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(1), 1), ItsCommand.Move(s_device, s_event, new CollectionId(1)));
+        await vm.Vcpus[1].HaltUntilTakenAsync(s_lpi);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        await vm.Vcpus[1].FinishAsync();
+        (await vm.Vcpus[1].TakenAsync()).Should().Equal(s_lpi);
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/mapc")]
+    public async Task EventFollowsItsCollection()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(0), 1));
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_lpi);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/movall")]
+    public async Task EventIsMovedWithAllOthers()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await vm.Its.IssueAsync(ItsCommand.MoveAll(fromVcpuId: 0, toVcpuId: 1));
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_lpi);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/configuration")]
+    public async Task DisabledEventWaitsUntilItIsEnabledAndInvalidated()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        await vm.Gic.ConfigureAsync(s_lpi, enabled: false);
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        await vm.Gic.ConfigureAsync(s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/configuration")]
+    public async Task EventThatIsDisabledBeforehandStaysSo()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await RequireDirectInjectionAsync(vm.Session);
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.Gic.ConfigureAsync(s_lpi, enabled: false);
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        await vm.Gic.ConfigureAsync(s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/pending-state-is-handed-over")]
+    public async Task EventThatIsPendingBeforehandIsTaken()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await RequireDirectInjectionAsync(vm.Session);
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.SignalMsiAsync(s_device, s_event);
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/commands")]
+    public async Task ClearTakesBackWhatTheDeviceRaised()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        await vm.Its.IssueAsync(ItsCommand.ClearEvent(s_device, s_event));
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        await vm.Its.IssueAsync(ItsCommand.Raise(s_device, s_event));
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    [Clause("arm-gicv4/unmapping")]
+    public async Task UnmappedEventRaisesNothingMore(bool device)
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        await vm.Its.IssueAsync(device ? ItsCommand.UnmapDevice(s_device) : ItsCommand.DiscardEvent(s_device, s_event));
+        long before = await HostInterruptsAsync(vm.Session);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before + 1, "the host takes it again");
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/deassign")]
+    public async Task EventIsDirectAgainAfterASecondAssign()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        await vm.DeassignIrqfdAsync(Gsi, eventfd);
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal([s_lpi], "KVM injects it again");
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
     [Clause("arm-gicv4/save-needs-41")]
     public async Task TablesWithADirectEventAreNotSaved()
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
+        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenNicAsync(eventfd);
         await vm.Its.MapAsync(s_device, s_event, s_lpi);
@@ -171,6 +327,41 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         (await vm.Its.TrySaveTablesAsync()).Should().Be(Errno.EACCES);
         await vm.DeassignIrqfdAsync(Gsi, eventfd);
         (await vm.Its.TrySaveTablesAsync()).Should().Be(Errno.None);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/no-host-interrupt")]
+    [Clause("arm-gicv4/without-it-through-the-host")]
+    public async Task EveryInterruptOfAMappedEventIsTakenOnceEitherWay()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        bool direct = (await DoorbellsAsync(vm.Session)).Length > 0;
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        long before = await HostInterruptsAsync(vm.Session);
+        for (uint n = 1; n <= 3; n++)
+        {
+            await vm.Vcpus[0].HaltUntilTakenAsync(s_lpi, n);
+            await nic.RaiseAsync(IrqIndex.Msix);
+            await vm.Vcpus[0].FinishAsync();
+            (await vm.Vcpus[0].TakenAsync()).Should().Equal(s_lpi);
+        }
+
+        (await HostInterruptsAsync(vm.Session)).Should().Be(direct ? before : before + 3, direct ? "the host's ITS injects them" : "there is no GICv4 to inject them");
+    }
+
+    /// <summary>A NIC whose MSI-X entry 0 is injected directly as the event, on vCPU 0.</summary>
+    private async Task<E1000eDevice> OpenDirectNicAsync(Vm vm, EventFd eventfd)
+    {
+        await RequireDirectInjectionAsync(vm.Session);
+        E1000eDevice nic = await OpenNicAsync(eventfd);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        return nic;
     }
 
     private async Task<E1000eDevice> OpenNicAsync(EventFd eventfd)
@@ -183,6 +374,21 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         await nic.PrepareAsync(IrqIndex.Msix);
         return nic;
     }
+
+    /// <summary>Skips unless KVM uses GICv4: then a VM with an ITS has a doorbell interrupt per vCPU. The emulated machine has GICv4, so there it is the kernel's choice alone.</summary>
+    private async Task RequireDirectInjectionAsync(KernelSession session)
+    {
+        string line = (await session.ReadFileAsync("/proc/cmdline") ?? "").Trim();
+        bool wanted = line.Split(' ').LastOrDefault(w => w.StartsWith("kvm-arm.vgic_v4_enable=", StringComparison.Ordinal)) is { } option && option[^1] is '1' or 'y' or 'Y';
+        Skipping.UnlessCapability(wanted, "kvm-arm.vgic_v4_enable", $"command line \"{line}\"");
+        if (await kernel.TargetAsync() is not EmulatedTarget)
+        {
+            Skipping.UnlessHardware((await DoorbellsAsync(session)).Length > 0, "GICv4", "no doorbell of a vCPU in /proc/interrupts");
+        }
+    }
+
+    private static async Task<string[]> DoorbellsAsync(KernelSession session) =>
+        [.. (await session.ReadFileAsync("/proc/interrupts") ?? "").Split('\n').Where(l => l.TrimEnd().EndsWith(" vcpu", StringComparison.Ordinal))];
 
     /// <summary>How often the host took the MSI-X entry, on all its processors.</summary>
     private static async Task<long> HostInterruptsAsync(KernelSession session)
