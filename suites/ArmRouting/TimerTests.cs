@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Guests;
+using Conformance.Kvm;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.ArmRouting;
+
+/// <summary>The virtual timer's PPI, which the host's own interrupt is mapped to: its line is the physical one.</summary>
+public sealed class TimerTests(KernelUnderTest kernel)
+{
+    private static readonly Ppi s_timer = new(27);
+
+    [Fact]
+    [Clause("arm-timer/level")]
+    public async Task ExpiredTimerInterruptsUntilItIsTurnedOff()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.EnableAsync(s_timer, vcpuId: 0);
+        await vm.Vcpus[0].SetHandlerAsync(s_timer, HandlerPolicy.Default with { ReturnMasked = true });
+        for (uint n = 0; n < 3; n++)
+        {
+            await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic())
+                .Add(Arm64Command.Write(IccRegister.CntvCval, 0)).Add(Arm64Command.Write(IccRegister.CntvCtl, 1))
+                .Add(Arm64Command.HaltUntilTaken(s_timer, (2 * n) + 1)).Add(GuestCommand.InterruptsOff)
+                .Add(Arm64Command.HaltUntilTaken(s_timer, (2 * n) + 2)).Add(GuestCommand.InterruptsOff)
+                .Add(Arm64Command.Write(IccRegister.CntvCtl, 0)).Add(Arm64Command.LeaveAndReturn));
+            (await vm.Vcpus[0].TakenAsync()).Should().Equal([s_timer, s_timer], "it is high after the first EOI still");
+            (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty("it was turned off");
+        }
+    }
+
+    [Fact]
+    [Clause("arm-timer/wakes")]
+    public async Task TimerWakesAHaltedVcpuEachTime()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.EnableAsync(s_timer, vcpuId: 0);
+        await vm.Vcpus[0].SetHandlerAsync(s_timer, HandlerPolicy.Default with { Actions = [HandlerAction.WriteRegister(IccRegister.CntvCtl, 0)] });
+        for (uint n = 1; n <= 3; n++)
+        {
+            await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic())
+                .Add(Arm64Command.Write(IccRegister.CntvTval, 200_000)).Add(Arm64Command.Write(IccRegister.CntvCtl, 1))
+                .Add(Arm64Command.HaltUntilTaken(s_timer, n)).Add(GuestCommand.InterruptsOff));
+            (await vm.Vcpus[0].TakenAsync()).Should().Equal(s_timer);
+        }
+    }
+
+    [Fact]
+    [Clause("arm-timer/disabled")]
+    public async Task DisabledTimerInterruptWaits()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Vcpus[0].SetHandlerAsync(s_timer, HandlerPolicy.Default with { Actions = [HandlerAction.WriteRegister(IccRegister.CntvCtl, 0)] });
+        (await vm.Vcpus[0].TakePendingAsync(Arm64Command.Write(IccRegister.CntvCval, 0), Arm64Command.Write(IccRegister.CntvCtl, 1))).Should().BeEmpty();
+        (await vm.Vcpus[0].TakePendingAsync(Arm64Command.StoreRedistributor(0, Gicr.Isenabler0, 1u << (int)s_timer.Value))).Should().Equal(s_timer);
+    }
+}
