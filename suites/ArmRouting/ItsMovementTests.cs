@@ -2,6 +2,7 @@
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
+using Conformance.Uapi;
 using FluentAssertions;
 using Xunit;
 
@@ -34,6 +35,35 @@ public sealed class ItsMovementTests(KernelUnderTest kernel)
         (await vm.SignalMsiAsync(s_device, new EventId(6))).Should().Be(1);
         (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_lpi);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal([new Lpi(8201)], "the other event stays");
+    }
+
+    [Fact]
+    [Clause("arm-its/movi/belongs-to-the-new-collection")]
+    public async Task MovedEventFollowsItsNewCollection()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 3);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(1), 1), ItsCommand.Move(s_device, s_event, new CollectionId(1)),
+            ItsCommand.MapCollection(new CollectionId(0), 2));
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal([s_lpi], "the old collection went elsewhere");
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(1), 2));
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().BeEmpty();
+        (await vm.Vcpus[2].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Fact]
+    [Clause("arm-its/movi/translated-anew")]
+    public async Task MovedEventIsTranslatedAnew()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await vm.Gic.WriteRedistributorAsync(1, Gicr.Ctlr, 0);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(1), 1), ItsCommand.Move(s_device, s_event, new CollectionId(1)));
+        (await vm.TrySignalMsiAsync(vm.Its.Message(s_device, s_event))).Error.Should().Be(Errno.EBUSY, "LPIs are disabled on the new vCPU");
     }
 
     [Fact]
