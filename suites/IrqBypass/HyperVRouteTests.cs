@@ -76,6 +76,29 @@ public sealed class HyperVRouteTests(KernelUnderTest kernel)
         (await vm.PendingAsync()).Should().Be("- | 0x41 | -");
     }
 
+    [Fact]
+    [Clause("gsi-routing/hv-sint/resample")]
+    public async Task AcknowledgementNotifiesTheResampler()
+    {
+        await kernel.RequireInServiceAsync();
+        await using Vm vm = await CreateAsync();
+        Vcpu vcpu = vm.Vcpus[1];
+        await vcpu.BootAsync();
+        await vcpu.LeaveInServiceAsync(Vectors.A);
+        await SetSourceAsync(vcpu, 3, Vectors.A.Value);
+        await vm.SetGsiRoutingAsync(Route(1, 3));
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
+        await vm.AssignResampleIrqfdAsync(Gsi, eventfd, resamplefd);
+
+        await eventfd.SignalAsync();
+        (await vcpu.TakeAsync()).Should().Be("0x41");
+        (await resamplefd.ReadAsync()).Should().BeNull("nothing is acknowledged yet");
+        await vcpu.AcknowledgeAsync();
+
+        (await resamplefd.ReadAsync()).Should().Be(1);
+    }
+
     [Theory]
     [InlineData(0u, 2u)]
     [InlineData(0u, 16u)]

@@ -100,6 +100,10 @@ public sealed class IoeventfdTests(KernelUnderTest kernel)
         ulong top = value ^ (1ul << (((int)width * 8) - 1));
         (await vcpu.ExecuteExitingAsync(Write(pio, 0, top, width))).Should().Equal(Exit(pio, 0, width, top));
         (await eventfd.ReadAsync()).Should().BeNull();
+
+        await vm.AssignIoeventfdAsync(Match(pio, (uint)width, top), eventfd);
+        (await vcpu.ExecuteExitingAsync(Write(pio, 0, top, width))).Should().BeEmpty("data are not signed");
+        (await eventfd.ReadAsync()).Should().Be(1);
     }
 
     [Fact]
