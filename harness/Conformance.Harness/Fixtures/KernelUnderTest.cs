@@ -62,6 +62,7 @@ public sealed class KernelUnderTest : ITestObserver, IAsyncDisposable
         foreach (KvmCap cap in caps)
         {
             long value = await CapabilityAsync(cap);
+            TestEvidence.Current?.Need(cap.CName());
             Skipping.UnlessCapability(value > 0, cap.CName(), $"{cap.CName()} = {value}");
         }
     }
@@ -71,6 +72,11 @@ public sealed class KernelUnderTest : ITestObserver, IAsyncDisposable
     public async Task RequireXenAsync(uint flags)
     {
         long value = await CapabilityAsync(KvmCap.XenHvm);
+        foreach ((_, string name) in XenFlagNames.Where(f => (flags & f.Flag) != 0))
+        {
+            TestEvidence.Current?.Need(name);
+        }
+
         string needs = string.Join(" and ", XenFlagNames.Where(f => (flags & f.Flag & ~value) != 0).Select(f => f.Name));
         Skipping.UnlessCapability((value & flags) == flags, needs, $"KVM_CAP_XEN_HVM = 0x{value:x}");
     }

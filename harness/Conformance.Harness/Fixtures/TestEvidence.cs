@@ -18,6 +18,7 @@ public sealed class TestEvidence
 
     private readonly Lock _lock = new();
     private readonly List<Explanation> _notes = [];
+    private readonly SortedSet<string> _needs = new(StringComparer.Ordinal);
     private readonly StringBuilder _console = new();
     private readonly List<Func<string>> _journals = [];
     private Verdict? _verdict;
@@ -82,6 +83,16 @@ public sealed class TestEvidence
         }
     }
 
+    /// <summary>Notes a capability that the claim rests on, so that reports can set what a kernel claims beside what was proved of it.</summary>
+    /// <param name="capability">Its name, as the uapi headers spell it.</param>
+    public void Need(string capability)
+    {
+        lock (_lock)
+        {
+            _needs.Add(capability);
+        }
+    }
+
     /// <summary>
     /// A warning, oops, lockdep or sanitizer report, or the kernel's death, belongs to this test. It makes the verdict Crash,
     /// whatever the assertions said.
@@ -140,6 +151,7 @@ public sealed class TestEvidence
                 _verdict,
                 _verdictReason,
                 [.. _notes],
+                [.. _needs],
                 _console.Length == 0 ? null : _console.ToString(),
                 _journals.Count == 0 ? null : string.Concat(_journals.Select(Render)));
         }
@@ -155,6 +167,7 @@ public sealed class TestEvidence
         Verdict? Verdict,
         string? VerdictReason,
         IReadOnlyList<Explanation> Notes,
+        IReadOnlyList<string> Needs,
         string? Console,
         string? Journal);
 }

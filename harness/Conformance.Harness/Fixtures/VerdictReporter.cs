@@ -139,6 +139,7 @@ internal sealed class VerdictReporter : IMessageSink
                 Reason = outcome.Reason.Length == 0 ? null : outcome.Reason,
                 DurationMs = (long)Math.Round(duration.TotalMilliseconds),
                 Clauses = test.Clauses,
+                Needs = collected?.Needs is { Count: > 0 } needs ? needs : null,
                 Snapshot = evidence?.Snapshot,
                 Console = Store(ConsoleFolder, test.Id, collected?.Console),
                 Journal = Store(JournalFolder, test.Id, collected?.Journal),

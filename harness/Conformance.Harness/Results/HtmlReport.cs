@@ -2,6 +2,7 @@
 using System.Globalization;
 using System.Net;
 using System.Text;
+using Conformance.Fixtures;
 
 namespace Conformance.Results;
 
@@ -14,6 +15,12 @@ public sealed record ReportClause(string Id, string Text, string? Source);
 /// </summary>
 public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<ReportClause> clauses, RunRecord? baseline = null)
 {
+    /// <summary>What is known to differ between kernels.</summary>
+    public IReadOnlyCollection<KernelChange> KnownChanges { get; init; } = [];
+
+    /// <summary>What kernels are expected to have.</summary>
+    public IReadOnlyList<ExpectedCapability> Expected { get; init; } = [];
+
     private readonly StringBuilder _html = new();
 
     /// <param name="evidence">Reads a file that a record names, by kernel id and path; null when it is gone.</param>
@@ -26,7 +33,7 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
             .Append(Style).Append("</style>\n</head>\n<body>\n<header>\n<p class=\"kicker\">Conformance: virtualization interrupt interfaces</p>\n");
         _html.Append($"<h1 class=\"{(red ? "bad" : "good")}\">{Sentence(bad, missing)}</h1>\n");
         _html.Append("<p class=\"rule\">Go when nothing failed, crashed, hung or is missing. A skip is not a pass: each says what was absent.</p>\n<nav><a href=\"#kernels\">Kernels</a> ")
-            .Append(baseline is null ? "" : "<a href=\"#changes\">Changes</a> ").Append("<a href=\"#failures\">Failures</a> <a href=\"#matrix\">Matrix</a> <a href=\"#skips\">Skips</a> <a href=\"#clauses\">Clauses</a></nav>\n</header>\n<main>\n");
+            .Append(baseline is null ? "" : "<a href=\"#changes\">Changes</a> ").Append("<a href=\"#failures\">Failures</a> <a href=\"#matrix\">Matrix</a> <a href=\"#differences\">From kernel to kernel</a> <a href=\"#capabilities\">Capabilities</a> <a href=\"#skips\">Skips</a> <a href=\"#clauses\">Clauses</a></nav>\n</header>\n<main>\n");
         Kernels();
         if (baseline is not null)
         {
@@ -35,6 +42,8 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
 
         Failures(bad, evidence);
         Matrix();
+        Differences();
+        Capabilities();
         Skips();
         Clauses();
         _html.Append("</main>\n<script>").Append(Script).Append("</script>\n</body>\n</html>\n");
@@ -155,7 +164,7 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
             {
                 if (file is not null && evidence(run, file) is string content)
                 {
-                    _html.Append($"<details><summary>{title}</summary><pre>{E(Last(content))}</pre></details>\n");
+                    _html.Append($"<details class=\"evidence\"><summary>{title}</summary><pre>{E(Last(content))}</pre></details>\n");
                 }
             }
 
@@ -259,6 +268,88 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
         _html.Append("</ul></details>\n</section>\n");
     }
 
+    /// <summary>What changes between a kernel and the next newer one of its architecture.</summary>
+    private void Differences()
+    {
+        List<(RunRecord Before, RunRecord After)> pairs = [.. runs.GroupBy(r => r.Kernel.Arch)
+            .Select(g => g.Where(r => r.StableRelease is not null).OrderBy(r => r.StableRelease).ToList())
+            .SelectMany(g => g.Zip(g.Skip(1)))];
+        if (pairs.Count == 0)
+        {
+            _html.Append("<section id=\"differences\">\n<h2>From kernel to kernel</h2>\n<p>There is one kernel of an architecture here.</p>\n</section>\n");
+            return;
+        }
+
+        _html.Append("<section id=\"differences\">\n<h2>From kernel to kernel</h2>\n");
+        foreach ((RunRecord before, RunRecord after) in pairs)
+        {
+            _html.Append($"<h3>{E(Short(before))} &rarr; {E(Short(after))}</h3>\n");
+            List<KernelChange> changes = [.. KnownChanges.Where(c => c.IsIn(after.StableRelease!) && !c.IsIn(before.StableRelease!))];
+            if (changes.Count > 0)
+            {
+                _html.Append("<ul class=\"rules\">\n").AppendJoin("", changes.Select(c => $"<li><code>{E(c.Name)}</code> {E(c.Summary)} <small>{E(c.Commit)}</small>\n")).Append("</ul>\n");
+            }
+
+            Dictionary<string, TestRecord> old = before.Tests.ToDictionary(t => t.Id);
+            List<(string What, string Id)> rows = [.. after.Tests.Where(t => old.ContainsKey(t.Id)).SelectMany(t => Difference(old[t.Id], t).Select(w => (w, t.Id)))];
+            foreach (IGrouping<string, string> group in rows.GroupBy(r => r.What, r => r.Id).OrderBy(g => g.Key, StringComparer.Ordinal))
+            {
+                _html.Append($"<details><summary>{E(group.Key)} <small>{Plural(group.Count(), "claim")}</small></summary><ul>{string.Concat(group.Select(id => $"<li><code>{E(id)}</code>\n"))}</ul></details>\n");
+            }
+
+            if (rows.Count == 0)
+            {
+                _html.Append("<p>Every claim that both ran has the same verdict.</p>\n");
+            }
+        }
+
+        _html.Append("</section>\n");
+    }
+
+    private static IEnumerable<string> Difference(TestRecord before, TestRecord after)
+    {
+        if (before.Verdict != after.Verdict)
+        {
+            TestRecord? skipped = after.Verdict == Verdict.Skip ? after : before.Verdict == Verdict.Skip ? before : null;
+            string why = SkipReason.TryParse(skipped?.Reason, out SkipReason? reason) ? $" ({reason.Needs})" : "";
+            yield return $"{before.Verdict} → {after.Verdict}{why}";
+        }
+        else if (before.Snapshot is not null && after.Snapshot is not null && before.Snapshot != after.Snapshot)
+        {
+            yield return $"behaves otherwise: {Path.GetFileName(before.Snapshot)} → {Path.GetFileName(after.Snapshot)}";
+        }
+    }
+
+    /// <summary>What each kernel says it has, and what came of the claims that rest on it.</summary>
+    private void Capabilities()
+    {
+        static IReadOnlyList<string> Absent(TestRecord test) =>
+            test.Verdict == Verdict.Skip && SkipReason.TryParse(test.Reason, out SkipReason? reason) && reason.Kind == SkipKind.CapabilityAbsent ? reason.Needs.Split(" and ") : [];
+        List<string> names = [.. Expected.Select(c => c.Name)
+            .Concat(runs.SelectMany(r => r.Tests).SelectMany(t => (t.Needs ?? []).Concat(Absent(t))).Distinct().Order(StringComparer.Ordinal)).Distinct()];
+        _html.Append("<section id=\"capabilities\">\n<h2>Capabilities, claimed and proved</h2>\n<p>Of each capability: whether the kernel claims it, and the claims that rest on it.</p>\n");
+        _html.Append($"<div class=\"scroll\"><table class=\"matrix\"><thead><tr><th>Capability{string.Concat(runs.Select(r => $"<th>{E(Short(r))}"))}</tr></thead><tbody>\n");
+        foreach (string name in names)
+        {
+            _html.Append($"<tr><th scope=\"row\"><code>{E(name)}</code> <small>{E(Expected.FirstOrDefault(c => c.Name == name)?.Summary ?? "")}</small>");
+            foreach (RunRecord run in runs)
+            {
+                List<TestRecord> tests = [.. run.Tests.Where(t => t.Needs?.Contains(name) == true)];
+                int passed = tests.Count(t => t.Verdict == Verdict.Pass), red = tests.Count(t => t.Verdict is not (Verdict.Pass or Verdict.Skip));
+                bool absent = run.Tests.Any(t => Absent(t).Contains(name)), gone = run.Tests.Any(t => t.Said == Verdict.Skip && t.Reason?.StartsWith(name + " ", StringComparison.Ordinal) == true);
+                _html.Append(gone ? "<td class=\"bad\">gone"
+                    : absent ? "<td class=\"skip\">absent"
+                    : red > 0 ? $"<td class=\"bad\">claimed, {red} of {tests.Count} not passed"
+                    : passed > 0 ? $"<td class=\"good\">proved by {passed}"
+                    : "<td class=\"zero\">-");
+            }
+
+            _html.Append("</tr>\n");
+        }
+
+        _html.Append("</tbody></table></div>\n</section>\n");
+    }
+
     private static string Plural(int count, string word) => $"{count} {word}{(count == 1 ? "" : "s")}";
 
     private static string E(string text) => WebUtility.HtmlEncode(text);
@@ -325,7 +416,7 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
         .v,.dot{border-radius:.3rem;padding:.05rem .4rem;font-size:.85em}.v.bad,.dot.bad{color:var(--bad);background:var(--badbg)}.v.warn,.dot.warn{color:var(--warn);background:var(--warnbg)}.dot.good{color:var(--good);background:var(--goodbg)}.dot.skip{color:var(--skip);background:var(--skipbg)}
         details{margin:.25rem 0}summary{cursor:pointer}article{border:1px solid var(--line);border-radius:.5rem;padding:.4rem 1rem .8rem;margin:.8rem 0}dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;margin:.4rem 0}dt{color:var(--dim)}dd{margin:0;min-width:0}
         pre{background:var(--panel);padding:.35rem .6rem;margin:0;overflow:auto;font-size:.83rem;border-radius:.3rem;max-height:28rem}code{font-size:.88em;overflow-wrap:anywhere}.rules li{margin:.2rem 0}#filters label{margin-right:1rem}
-        tr[hidden],details[hidden]{display:none}@media print{body{max-width:none;padding:0}nav,#filters{display:none}article,tr{break-inside:avoid}}
+        tr[hidden],details[hidden]{display:none}@media print{body{max-width:none;padding:0;font-size:11px}nav,#filters{display:none}article,tr{break-inside:avoid}h2,h3{break-after:avoid}.scroll,pre{overflow:visible;max-height:none}pre{white-space:pre-wrap}details:not(.evidence)::details-content{content-visibility:visible;block-size:auto}}
         """;
 
     private const string Script = """
@@ -334,6 +425,8 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
         document.querySelectorAll('details.noun').forEach(function(d){var any=false;d.querySelectorAll('tbody tr').forEach(function(r){
         var show=(m!=='differ'||r.dataset.d==='1')&&(m!=='red'||r.dataset.r==='1')&&(q===''||r.textContent.toLowerCase().indexOf(q)>=0||d.querySelector('summary').textContent.toLowerCase().indexOf(q)>=0);
         r.hidden=!show;any=any||show});d.hidden=!any;if(any&&(m!=='all'||q!==''))d.open=true})}
-        f.addEventListener('input',apply)})();
+        f.addEventListener('input',apply);var shut=[];
+        addEventListener('beforeprint',function(){shut=[].slice.call(document.querySelectorAll('details:not([open]):not(.evidence)'));shut.forEach(function(d){d.open=true})});
+        addEventListener('afterprint',function(){shut.forEach(function(d){d.open=false})})})();
         """;
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Text.Json.Serialization;
+using Conformance.Fixtures;
 using Conformance.Kernels;
 
 namespace Conformance.Results;
@@ -38,6 +39,32 @@ public sealed record RunRecord
     /// <summary>Which part of the tests this is, <c>2/3</c>; null for all.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
     public string? Shard { get; init; }
+
+    /// <summary>The kernel's release with its stable number: as it said itself, or as older results tell it; null when they do not.</summary>
+    [JsonIgnore]
+    public Version? StableRelease
+    {
+        get
+        {
+            string[] id = Kernel.Id.Split('-');
+            foreach (string? text in new[] { Target?.Release, id is ["debian", var version, ..] ? version : null, Kernel.Release })
+            {
+                try
+                {
+                    if (text is not null)
+                    {
+                        return ChangeTable.ParseRelease(text);
+                    }
+                }
+                catch (FormatException)
+                {
+                    // The next may say.
+                }
+            }
+
+            return null;
+        }
+    }
 
     /// <summary>What went wrong beside the tests (a suite that could not start, a disk that was full); null when nothing did.</summary>
     [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]

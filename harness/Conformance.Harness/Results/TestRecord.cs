@@ -24,6 +24,10 @@ public sealed record TestRecord
     /// <summary>Ids of the clauses the claim rests on.</summary>
     public IReadOnlyList<string> Clauses { get; init; } = [];
 
+    /// <summary>The capabilities it asked the kernel for, whether they were there or not; null when it asked for none.</summary>
+    [JsonIgnore(Condition = JsonIgnoreCondition.WhenWritingNull)]
+    public IReadOnlyList<string>? Needs { get; init; }
+
     /// <summary>How often the test was run to get this verdict.</summary>
     public int Attempts { get; init; } = 1;
 
