@@ -287,7 +287,7 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
             List<KernelChange> changes = [.. KnownChanges.Where(c => c.IsIn(after.StableRelease!) && !c.IsIn(before.StableRelease!))];
             if (changes.Count > 0)
             {
-                _html.Append("<ul class=\"rules\">\n").AppendJoin("", changes.Select(c => $"<li><code>{E(c.Name)}</code> {E(c.Summary)} <small>{E(c.Commit)}</small>\n")).Append("</ul>\n");
+                _html.Append("<ul class=\"rules\">\n").AppendJoin("", changes.Select(c => $"<li><code>{E(c.Name)}</code> {E(c.Summary)} <small>{E(c.Commit == "-" ? "" : c.Commit)}</small>\n")).Append("</ul>\n");
             }
 
             Dictionary<string, TestRecord> old = before.Tests.ToDictionary(t => t.Id);
@@ -356,7 +356,7 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
 
     private static string Anchor(RunRecord run, string id) => $"{run.Kernel.Id}/{id}";
 
-    private static string Short(RunRecord run) => run.Kernel.Release.Split('+', '-')[0] + (run.Kernel.Arch == "x86_64" ? "" : " " + run.Kernel.Arch);
+    private static string Short(RunRecord run) => (run.StableRelease?.ToString() ?? run.Kernel.Release.Split('+', '-')[0]) + (run.Kernel.Arch == "x86_64" ? "" : " " + run.Kernel.Arch);
 
     private static string Where(RunRecord run) => run.Target is TargetIdentity t ? $"{t.Kind}, {t.Accelerator}{(t.Qemu is null ? "" : $", QEMU {t.Qemu}")}" : "never reached";
 
@@ -411,7 +411,7 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
         .kicker,.rule,small{color:var(--dim)}.kicker{margin:0;letter-spacing:.02em}.rule{margin:.2rem 0 .6rem}nav a{margin-right:1rem}a{color:var(--link)}a:focus-visible,summary:focus-visible,input:focus-visible{outline:2px solid var(--link);outline-offset:2px}
         h2{margin:2rem 0 .6rem;font-size:1.25rem}h3{margin:1.2rem 0 .4rem;font-size:1.02rem}.scroll{overflow-x:auto}
         table{border-collapse:collapse;width:100%;font-size:.9rem}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}thead th{color:var(--dim);font-weight:600;white-space:nowrap}
-        table.plain{width:auto}.n{text-align:right;font-variant-numeric:tabular-nums}th[scope=row]{font-weight:400}.matrix th[scope=row]{width:60%}.matrix td{white-space:nowrap}
+        table.plain{width:auto}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}th[scope=row]{font-weight:400}.matrix th[scope=row]{width:60%}.matrix td{white-space:nowrap}
         td.good{color:var(--good);background:var(--goodbg)}td.bad{color:var(--bad);background:var(--badbg);font-weight:600}td.warn{color:var(--warn);background:var(--warnbg)}td.skip{color:var(--skip);background:var(--skipbg)}td.zero{color:var(--dim)}td a{color:inherit}
         .v,.dot{border-radius:.3rem;padding:.05rem .4rem;font-size:.85em}.v.bad,.dot.bad{color:var(--bad);background:var(--badbg)}.v.warn,.dot.warn{color:var(--warn);background:var(--warnbg)}.dot.good{color:var(--good);background:var(--goodbg)}.dot.skip{color:var(--skip);background:var(--skipbg)}
         details{margin:.25rem 0}summary{cursor:pointer}article{border:1px solid var(--line);border-radius:.5rem;padding:.4rem 1rem .8rem;margin:.8rem 0}dl{display:grid;grid-template-columns:max-content 1fr;gap:.15rem 1rem;margin:.4rem 0}dt{color:var(--dim)}dd{margin:0;min-width:0}
