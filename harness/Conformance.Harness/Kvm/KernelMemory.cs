@@ -15,11 +15,12 @@ public static class KernelMemory
     }
 
     /// <summary>Objects in the general-purpose slab caches up to 1 KiB, whatever their flavour: exact but for what processors keep for themselves.</summary>
-    public static async Task<long> CountSmallObjectsAsync(this KernelSession session)
+    /// <param name="copies">Count copies of what user space passed as well: they have caches of their own where the kernel is configured so.</param>
+    public static async Task<long> CountSmallObjectsAsync(this KernelSession session, bool copies = false)
     {
         string text = await session.ReadFileAsync("/proc/slabinfo") ?? "";
         long count = 0;
-        foreach (string line in text.Split('\n').Where(l => l.StartsWith("kmalloc-", StringComparison.Ordinal)))
+        foreach (string line in text.Split('\n').Where(l => l.StartsWith("kmalloc-", StringComparison.Ordinal) || (copies && l.StartsWith("memdup_user-", StringComparison.Ordinal))))
         {
             string[] fields = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
             string size = fields[0][(fields[0].LastIndexOf('-') + 1)..];
