@@ -162,6 +162,7 @@ internal sealed class KernelHost : IAsyncDisposable
             Devices = [.. _options.Devices, .. _needs.Devices],
             ExtraKernelArguments = [.. _needs.KernelArguments, .. _options.ExtraKernelArguments],
             Modules = _needs.Modules,
+            FreshBoot = _options.FreshBoot || _needs.FreshBoot,
         };
         Target target = Kernel.IsBooted
             ? await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None)
