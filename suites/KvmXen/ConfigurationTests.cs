@@ -3,6 +3,7 @@ using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
 using Conformance.Uapi;
+using Conformance.Wire;
 using FluentAssertions;
 using Xunit;
 using static Conformance.Uapi.KvmXenConst;
@@ -189,6 +190,43 @@ public sealed class ConfigurationTests(KernelUnderTest kernel)
 
         GuestExit exit = await other.CallToUserSpaceAsync(7, 55);
         exit.Reason.Should().Be(KvmExit.KVM_EXIT_XEN);
+    }
+
+    [Fact]
+    [Clause("kvm-xen/config/toggle-balanced")]
+    public async Task KvmCanBeUnloadedOnceItsLastVmIsGone()
+    {
+        const uint NonBlocking = 0x800;
+        const string Name = "kvm_amd", File = "/modules/kvm-amd.ko";
+        await kernel.RequireXenAsync(KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL);
+        KernelSession session = await kernel.SessionAsync();
+        (Errno missing, KernelFd? module) = await session.TryOpenAsync(File, writable: false);
+        Skipping.UnlessHardware(module is not null, "KVM as a module that this test may unload", $"{File}: {missing}");
+        await using KernelFd image = module!;
+
+        // Every way to turn Xen on and off, and a VM that is closed with it on, in a process of their own.
+        await using (KernelSession user = await kernel.CreateSessionAsync())
+        {
+            KvmSystem kvm = await KvmSystem.OpenAsync(user);
+            Vm vm = await Vm.CreateAsync(kvm, VmOptions.Default with { Bare = true, Name = "on and off" });
+            await vm.Xen.ConfigureAsync(KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL, 0x40000000);
+            await vm.Xen.ConfigureAsync(KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL, 0x40000200);
+            await vm.Xen.ConfigureAsync(0, 0);
+            await vm.Xen.ConfigureAsync(0, 0);
+            Vm on = await Vm.CreateAsync(kvm, VmOptions.Default with { Bare = true, Name = "left on" });
+            await on.Xen.ConfigureAsync(KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL);
+        }
+
+        byte[] name = [.. System.Text.Encoding.ASCII.GetBytes(Name), 0];
+        CallResult unload = await session.Agent.CallAsync(new SystemCall(session.Numbers.DeleteModule, $"delete_module({Name})").In(name).Arg(NonBlocking));
+        if (unload.Errno == 0)
+        {
+            CallResult load = await session.Agent.CallAsync(new SystemCall(session.Numbers.FinitModule, $"finit_module({File})").Arg(image.Number).In("\0"u8).Arg(0));
+            ((Errno)load.Errno).Should().Be(Errno.None, "it was loaded before");
+        }
+
+        // The kernel itself looks when it unloads; what it finds it prints, and that fails this test.
+        ((Errno)unload.Errno).Should().Be(Errno.None, "nothing uses KVM any more");
     }
 
     [Fact]

@@ -432,6 +432,30 @@ public sealed class EventChannelTests(KernelUnderTest kernel)
         (state.UpcallPending, state.Selector).Should().Be((1, 1UL << 2));
     }
 
+    [Theory]
+    [InlineData(XenAbi.Bits64)]
+    [InlineData(XenAbi.Bits32)]
+    [Clause("kvm-xen/evtchn/deferred-is-dirty")]
+    public async Task HandingOverWhatWasKeptIsReportedDirty(XenAbi abi)
+    {
+        const int Pages = 16;
+        const uint OtherSlot = 5;
+        const ulong OtherGpa = 0x05000000;
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Abi = abi, WithoutVcpuInfo = true, Upcall = UpcallPath.None });
+        await domain.Vm.SetMemoryRegionAsync(XenDomain.SpareSlot, XenDomain.SpareGpa, Pages * 0x1000, domain.Vm.Memory.Address + GuestLayout.Scratch,
+            KvmConst.KVM_MEM_LOG_DIRTY_PAGES);
+        await domain.Xen.SetVcpuInfoAsync(domain.Vcpu, XenDomain.SpareGpa + 0x3200);
+        await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
+        (await domain.Vm.GetDirtyLogAsync(XenDomain.SpareSlot, Pages)).Should().Equal([3], "the clock was written");
+        await domain.Vm.SetMemoryRegionAsync(OtherSlot, OtherGpa, 0x1000, domain.Vm.Memory.Address + GuestLayout.Scratch + 0x20000);
+
+        await domain.Xen.SendAsync(130);
+        await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
+
+        (await new XenVcpuInfo(domain.Vm.Memory, GuestLayout.Scratch + 0x3200, domain.Layout).ReadAsync()).Selector.Should().NotBe(0);
+        (await domain.Vm.GetDirtyLogAsync(XenDomain.SpareSlot, Pages)).Should().Equal(3);
+    }
+
     [Fact]
     [Clause("kvm-xen/evtchn/absent-vcpu-info")]
     public async Task EventWithoutTheVcpuInfoSlotIsKeptUntilItIsBack()

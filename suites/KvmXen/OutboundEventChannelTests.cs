@@ -73,13 +73,17 @@ public sealed class OutboundEventChannelTests(KernelUnderTest kernel)
     {
         XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Abi = abi, Vcpus = 2, VcpuIds = [0, 3] });
         await domain.Xen.BindPortAsync(40, EventChannelType.Ipi, 40, vcpu: 3);
-        await domain.HaltAsync(1);
 
-        (await GuestSendsAsync(domain, 40)).Should().Be(0);
-        await domain.Vcpus[1].WaitForNotifyAsync();
+        // The second time the kernel has remembered where the vCPU is.
+        for (int round = 0; round < 2; round++)
+        {
+            await domain.HaltAsync(1);
+            (await GuestSendsAsync(domain, 40)).Should().Be(0);
+            await domain.Vcpus[1].WaitForNotifyAsync();
 
-        (await domain.FenceAsync(1)).Should().Equal(domain.Delivered(40));
-        (await domain.VcpuInfos[0].ReadAsync()).UpcallPending.Should().Be(0);
+            (await domain.FenceAsync(1)).Should().Equal(domain.Delivered(40));
+            (await domain.VcpuInfos[0].ReadAsync()).UpcallPending.Should().Be(0);
+        }
     }
 
     [Theory]
@@ -550,12 +554,13 @@ public sealed class OutboundEventChannelTests(KernelUnderTest kernel)
                 XenDomain.Expect(await vm.Xen.TryUnbindPortAsync(20), "EVTCHN deassign");
                 break;
             case "reset":
+                await vm.Xen.BindEventFdAsync(18, eventfd);
                 await vm.Xen.BindPortAsync(19, EventChannelType.Interdomain, 7);
                 await vm.Xen.BindEventFdAsync(20, eventfd);
-                await vm.Xen.BindEventFdAsync(21, eventfd);
                 XenDomain.Expect(await vm.Xen.TryResetPortsAsync(), "EVTCHN reset");
                 break;
             case "close":
+                await vm.Xen.BindEventFdAsync(18, eventfd);
                 await vm.Xen.BindPortAsync(19, EventChannelType.Interdomain, 7);
                 await vm.Xen.BindEventFdAsync(20, eventfd);
                 await vm.DisposeAsync();

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Globalization;
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
@@ -233,6 +234,32 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         seen.Running.Should().BeGreaterThan(Sample.Running, "most of the time since it was not spent waiting for a processor");
     }
 
+    [Fact]
+    [Clause("kvm-xen/runstate/steal")]
+    public async Task WaitingIsCountedOnceAndOnlySinceTheDataWasSet()
+    {
+        XenDomain domain = await CreateQuietAsync();
+        ulong before = await WaitedAsync(domain);
+        await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
+        await SetAsync(domain, Current, new XenRunstate { State = XenRunstate.BlockedState });
+        (await GetAsync(domain)).Runnable.Should().BeLessThanOrEqualTo(Sample.Runnable + (await WaitedAsync(domain) - before), "more than the thread waited meanwhile cannot be stolen");
+
+        for (int round = 0; round < 20; round++)
+        {
+            await SetAsync(domain, Current, new XenRunstate { State = XenRunstate.RunningState });
+            await SetAsync(domain, Current, new XenRunstate { State = XenRunstate.BlockedState });
+        }
+
+        (await GetAsync(domain)).Runnable.Should().BeLessThanOrEqualTo(Sample.Runnable + (await WaitedAsync(domain) - before), "more than the thread waited meanwhile cannot be stolen");
+    }
+
+    /// <summary>How long the thread that makes a test's calls has waited for a processor, in nanoseconds.</summary>
+    private static async Task<ulong> WaitedAsync(XenDomain domain)
+    {
+        string text = await domain.Vm.Session.ReadFileAsync("/proc/thread-self/schedstat") ?? throw new InvalidOperationException("The kernel has no schedstat.");
+        return ulong.Parse(text.Split(' ')[1], CultureInfo.InvariantCulture);
+    }
+
     [Theory]
     [InlineData(4UL)]
     [InlineData(5UL)]
@@ -356,6 +383,25 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         await SetAsync(domain, Adjust, Sum(NoState, 1, 2, 3, 4));
         XenRunstateArea.Parse(await domain.Vm.ReadMemoryAsync(Gpa, 0x2c), XenLayout.Bits32).Should().Be(await GetAsync(domain));
         (await domain.Vm.ReadMemoryAsync(Page + 0x1000, 8)).Should().OnlyContain(b => b == 0x5a, "in this layout the second page is not its");
+    }
+
+    [Fact]
+    [Clause("kvm-xen/runstate/width-change")]
+    public async Task CopyGrowsIntoItsOwnNextPageAndNotAFormerOne()
+    {
+        const ulong Former = Page + 0x1000 - 0x10;
+        const ulong Gpa = Page + 0x4000 - 0x2c;
+        XenDomain domain = await CreateQuietAsync(XenAbi.Bits32);
+        await SetAsync(domain, Data, Sample);
+        await PlaceAsync(domain, Former);
+        await PlaceAsync(domain, Gpa);
+        await domain.Vm.Memory.FillAsync(Page + 0x1000, 0x40, 0xa5);
+
+        await domain.Xen.SetLongModeAsync(true);
+        await SetAsync(domain, Adjust, Sum(NoState, 1, 2, 3, 4));
+
+        XenRunstateArea.Parse(await domain.Vm.ReadMemoryAsync(Gpa, 0x30), XenLayout.Bits64).Should().Be(await GetAsync(domain));
+        (await domain.Vm.ReadMemoryAsync(Page + 0x1000, 0x40)).Should().OnlyContain(b => b == 0xa5, "the copy is not there any more");
     }
 
     [Theory]

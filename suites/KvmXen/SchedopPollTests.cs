@@ -276,16 +276,33 @@ public sealed class SchedopPollTests(KernelUnderTest kernel)
         const ulong Millisecond = 1_000_000;
         XenDomain domain = await CreateAsync(vcpus: 2);
         await domain.SharedInfo.MaskAsync(66);
-        await PrepareAsync(domain, 150 * Millisecond, 66);
-        await BlockAsync(domain);
-        await domain.Xen.SendAsync(66);
-        await domain.Vcpu.FinishAsync();
-        await domain.SharedInfo.SetPendingAsync(66, false);
-        await PrepareAsync(domain, 0, 66);
-        int poll = await BlockAsync(domain);
+
+        // The timeout has to be long enough for the second poll to block before it, on however slow a machine.
+        ulong timeout = 100 * Millisecond;
+        int poll;
+        while (true)
+        {
+            ulong began = (await domain.Vm.GetClockAsync()).Clock;
+            await PrepareAsync(domain, timeout, 66);
+            await BlockAsync(domain);
+            await domain.Xen.SendAsync(66);
+            await domain.Vcpu.FinishAsync();
+            await domain.SharedInfo.SetPendingAsync(66, false);
+            await PrepareAsync(domain, 0, 66);
+            poll = await BlockAsync(domain);
+            if ((await domain.Vm.GetClockAsync()).Clock < began + timeout)
+            {
+                break;
+            }
+
+            await domain.Xen.SendAsync(66);
+            await domain.Vcpu.FinishAsync();
+            await domain.SharedInfo.SetPendingAsync(66, false);
+            timeout *= 2;
+        }
 
         // Another vCPU's timeout, which began later and is longer: when it has passed, the first poll's would have.
-        await PrepareAsync(domain, 250 * Millisecond, 67);
+        await PrepareAsync(domain, timeout + (50 * Millisecond), 67);
         await domain.Vcpus[1].ExecuteAsync(domain.Script(1).Add(Poll(domain)));
 
         await StillBlockedAsync(domain, poll, "the second poll has no timeout");

@@ -256,6 +256,25 @@ public sealed class UpcallVectorTests(KernelUnderTest kernel)
         (await domain.ObserveNothingAsync(VcpuState.NotYetRun, () => Task.CompletedTask)).Should().Equal(XenDomain.NothingDelivered);
     }
 
+    [Fact]
+    [Clause("kvm-xen/upcall/needs-vcpu-info")]
+    public async Task HaltedVcpuWithoutVcpuInfoSleeps()
+    {
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { WithoutVcpuInfo = true });
+        await domain.HaltAsync();
+        string file = $"/proc/self/task/{domain.Vcpu.ThreadId}/schedstat";
+        string? before = await domain.Vm.Session.ReadFileAsync(file);
+
+        // Enough of other work for a thread that only looked asleep to get its turn.
+        for (int call = 0; call < 10; call++)
+        {
+            await domain.SharedInfo.ReadAsync();
+        }
+
+        (await domain.Vm.Session.ReadFileAsync(file)).Should().Be(before, "a sleeping thread neither runs nor waits for a processor");
+        (await domain.FenceAsync()).Should().Equal(XenDomain.NothingDelivered);
+    }
+
     // Memory that moves under the cached translations
 
     [Theory]
