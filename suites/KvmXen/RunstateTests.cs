@@ -416,6 +416,7 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         byte[] before = await domain.Vm.ReadMemoryAsync(GuestLayout.Memory - 0x40, 0x40);
 
         (await domain.Xen.TrySetRunstateAddressAsync(domain.Vcpu, GuestLayout.Memory - 0x10)).Should().Be(Errno.EFAULT);
+        (await domain.Xen.TrySetRunstateAddressAsync(domain.Vcpu, GuestLayout.Memory - (ulong)domain.Layout.RunstateSize + 1)).Should().Be(Errno.EFAULT, "its last byte is not in memory");
 
         (await domain.Vm.ReadMemoryAsync(GuestLayout.Memory - 0x40, 0x40)).Should().Equal(before, "a part is not written");
         (await domain.Xen.TryGetAsync(domain.Vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR)).Error.Should().Be(Errno.ENOENT);

@@ -65,9 +65,12 @@ public sealed class TimerTests(KernelUnderTest kernel)
 
         IReadOnlyList<string> log = await domain.ObserveAsync(state, () => Task.CompletedTask);
 
-        (await NowAsync(domain)).Should().BeGreaterThan(expires - Slack);
         log.Should().Equal(domain.Delivered(Port));
         (await TimerAsync(domain)).Should().Be(new XenTimer(Port, XenHvm.TwoLevel, 0), "it is no longer armed");
+
+        // When the guest took it, by its own clock: by the time that anybody else looks an early timer is late.
+        ulong taken = (await domain.Vcpu.ReadLogAsync())[0].Timestamp;
+        (await domain.VcpuInfo.ReadAsync()).Time.At(taken).Should().BeGreaterThan(expires - Slack);
     }
 
     [Fact]
@@ -112,6 +115,18 @@ public sealed class TimerTests(KernelUnderTest kernel)
         (await domain.SharedInfo.PendingAsync()).Should().Equal([Port], "the call itself delivered");
         (await TimerAsync(domain)).Should().Be(new XenTimer(Port, XenHvm.TwoLevel, 0));
         (await domain.ObserveAsync(VcpuState.NotYetRun, () => Task.CompletedTask)).Should().Equal(domain.Delivered(Port));
+    }
+
+    [Fact]
+    [Clause("kvm-xen/timer/past")]
+    public async Task TimerIsMeasuredByKvmclockBeforeTheVcpuRan()
+    {
+        XenDomain domain = await CreateAsync();
+        await domain.Vm.SetClockAsync(Hour);
+
+        await ArmAsync(domain, Port, Hour - Millisecond);
+
+        (await domain.SharedInfo.PendingAsync()).Should().Equal([Port], "the time has passed on the VM's clock");
     }
 
     [Fact]
@@ -410,7 +425,18 @@ public sealed class TimerTests(KernelUnderTest kernel)
         await ArmAsync(domain, Port, 0);
         ulong before = await NowAsync(domain);
 
-        (await RunAsync(domain, SetTimerOp(domain, expires))).Should().Be(0);
+        // The guest looks at once, and says when: from outside, on a slow machine, a tenth of a second is soon over.
+        ScriptResults results = await domain.Vcpu.ExecuteAsync(domain.Script()
+            .Add(SetTimerOp(domain, expires), out int call)
+            .Add(GuestCommand.Load(domain.SharedInfoGpa + (ulong)domain.Layout.PendingOffset + (Port / 8), AccessWidth.Byte), out int pending));
+
+        results[call].Value.Should().Be(0);
+        PvclockTime clock = (await domain.VcpuInfo.ReadAsync()).Time;
+        ulong looked = clock.At(results[pending].Timestamp);
+        if (results[pending].Value != 0)
+        {
+            looked.Should().BeGreaterThan(before + (100 * Millisecond) - Slack, "it has fired already");
+        }
 
         ulong seen = (await TimerAsync(domain)).ExpiresNs;
         ulong after = await NowAsync(domain);
@@ -498,7 +524,7 @@ public sealed class TimerTests(KernelUnderTest kernel)
     [Clause("kvm-xen/timer/rearm")]
     public async Task StoppedAndPostponedTimersDoNotFire()
     {
-        const int Ways = 6;
+        const int Ways = 7;
         XenDomain domain = await CreateAsync(vcpus: Ways + 1);
         for (int vcpu = 0; vcpu < Ways; vcpu++)
         {
@@ -523,6 +549,9 @@ public sealed class TimerTests(KernelUnderTest kernel)
             await domain.Vcpus[4].ExecuteAsync(domain.Script(4).Add(SetTimerOp(domain, expires + Hour)));
             XenDomain.Expect(await domain.Xen.TrySetVcpuIdAsync(domain.Vcpus[5], 5), "VCPU_ID");
             await domain.Vcpus[5].ExecuteAsync(domain.Script(5).Add(StopSingleshot(domain, 5)));
+            await domain.Vcpus[6].ExecuteAsync(domain.Script(6).Add(SetTimerOp(domain, 1)));
+            (await domain.SharedInfo.PendingAsync()).Should().Contain(76u, "that time is past");
+            await domain.SharedInfo.SetPendingAsync(76, false);
             if (await NowAsync(domain) < expires - (10 * Millisecond))
             {
                 break;
