@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using Conformance.Kernels;
 using Conformance.Kvm;
 using Conformance.Results;
 using Conformance.Targets;
@@ -108,7 +109,10 @@ internal sealed class TestSessions(KernelHost host, TestEvidence evidence)
         AgentSession agent = await target.Agent.OpenSessionAsync(_deadline.Token);
         agent.Deadline = _deadline.Token;
         evidence.AddJournal(agent.Journal.ToText);
-        var session = new KernelSession(agent, host.Kernel.Architecture, target.GuestImagePath);
+        var session = new KernelSession(agent, host.Kernel.Architecture, target.GuestImagePath)
+        {
+            RepeatsVectoringErrors = target.Accelerator == "tcg" && host.Kernel.Architecture == KernelArchitecture.X86_64,
+        };
         _sessions.Add(session);
         return session;
     }

@@ -51,6 +51,12 @@ public sealed class KernelSession : IAsyncDisposable
     /// <summary>How long an event that the kernel owes may take before the claim that it happens is broken. Far above what emulation needs.</summary>
     public TimeSpan EventPatience { get; set; } = TimeSpan.FromSeconds(20);
 
+    /// <summary>
+    /// The processors are QEMU's: after an interrupt that QEMU delivered twice, EXITINTINFO names a type without being valid, and since 6.14
+    /// KVM refuses to emulate the instruction of that exit (svm_check_emulate_instruction). Nothing was done by then, so vCPUs run it again.
+    /// </summary>
+    public bool RepeatsVectoringErrors { get; set; }
+
     public bool HasEnded => Agent.Ended.IsCompleted;
 
     /// <summary>Opens a file of the kernel under test.</summary>

@@ -16,6 +16,14 @@ public sealed partial class Vcpu : IAsyncDisposable
 {
     private const uint NotifyMark = 1;
     private const uint HaltingMark = 2;
+    private const uint InternalErrorDeliveryEvent = 3;
+
+    // kvm_run: exit_reason at 8, internal.suberror at 32.
+    private static readonly VcpuMark s_vectoringError = new(
+        3,
+        VcpuMarkAction.None,
+        [new(8, 4, uint.MaxValue, (uint)KvmExit.KVM_EXIT_INTERNAL_ERROR), new(32, 4, uint.MaxValue, InternalErrorDeliveryEvent)]);
+
 
     private readonly Channel<GuestExit> _exits = Channel.CreateUnbounded<GuestExit>(new UnboundedChannelOptions { SingleWriter = true });
     private readonly SemaphoreSlim _notified = new(0);
@@ -282,6 +290,7 @@ public sealed partial class Vcpu : IAsyncDisposable
             [
                 new VcpuMark(NotifyMark, VcpuMarkAction.Notify, Vm.Machine.CallOutConditions((uint)CallOut.Notify)),
                 new VcpuMark(HaltingMark, VcpuMarkAction.Notify, Vm.Machine.CallOutConditions((uint)CallOut.Halting)),
+                .. Session.RepeatsVectoringErrors ? [s_vectoringError] : Array.Empty<VcpuMark>(),
             ],
         });
         _pump = PumpAsync(_thread);

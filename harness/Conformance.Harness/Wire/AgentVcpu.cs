@@ -44,6 +44,8 @@ public readonly record struct VcpuWrite(VcpuBase Base, ulong Offset, ReadOnlyMem
 [Flags]
 public enum VcpuMarkAction : uint
 {
+    /// <summary>Goes on as if the exit had not been.</summary>
+    None = 0,
     Record = 1,
     Notify = 2,
 }
