@@ -52,8 +52,8 @@ public sealed class KernelSession : IAsyncDisposable
     public TimeSpan EventPatience { get; set; } = TimeSpan.FromSeconds(20);
 
     /// <summary>
-    /// The processors are QEMU's: after an interrupt that QEMU delivered twice, EXITINTINFO names a type without being valid, and since 6.14
-    /// KVM refuses to emulate the instruction of that exit (svm_check_emulate_instruction). Nothing was done by then, so vCPUs run it again.
+    /// The processors are QEMU's: after an interrupt that QEMU delivered twice, EXITINTINFO names a type without being valid, and newer
+    /// kernels (not 6.12) refuse to emulate the instruction of that exit (svm_check_emulate_instruction). Nothing was done by then, so vCPUs run it again.
     /// </summary>
     public bool RepeatsVectoringErrors { get; set; }
 
