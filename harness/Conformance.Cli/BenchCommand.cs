@@ -67,8 +67,7 @@ internal sealed class BenchCommand(Installation installation, Prepare prepare, C
             good &= Line("restored: first verdict", restored.First, boot, 0.25);
             good &= Line("restored: whole command", restored.End, boot, 0.5);
             good &= Line("restored: swapped module's first verdict", module.First, boot, 0.5);
-            int switches = fresh.Tests - 1;
-            good &= Line("restored: a fresh kernel for a test", switches > 0 ? (fresh.End - shared.End) / switches : 0, boot, 0.1);
+            good &= Line("restored: a fresh kernel for a test", (fresh.End - shared.End) / (fresh.Tests - 1), boot, 0.1);
             double one = whole.Records.Single(t => t.Id == claim).DurationMs;
             output.Out.WriteLine($"{"one claim",-40} {Ms(one)}           limit {Ms(ClaimLimitMs)}{(one <= ClaimLimitMs ? string.Empty : "   over")}");
             return good && one <= ClaimLimitMs ? ExitCode.Clean : ExitCode.ClaimFailed;

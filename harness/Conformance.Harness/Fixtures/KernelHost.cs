@@ -101,20 +101,18 @@ internal sealed class KernelHost : IAsyncDisposable
             await _target;
             _failedStarts = 0;
         }
-        catch (BootFailureException e)
+        catch (MachineFaultException e)
         {
             _failedStarts++;
-            throw e.Death.End switch
+            switch ((e as BootFailureException)?.Death)
             {
-                TargetEnd.KernelDied => new KernelCrashException(e.Death.Reason, e.Death.ConsoleExcerpt, e),
-                TargetEnd.KernelHung => new HangException($"{e.Death.Reason}\n{e.Death.ConsoleExcerpt}", e),
-                _ => e,
-            };
-        }
-        catch (MachineFaultException)
-        {
-            _failedStarts++;
-            throw;
+                case { End: TargetEnd.KernelDied } death:
+                    throw new KernelCrashException(death.Reason, death.ConsoleExcerpt, e);
+                case { End: TargetEnd.KernelHung } death:
+                    throw new HangException($"{death.Reason}\n{death.ConsoleExcerpt}", e);
+                default:
+                    throw;
+            }
         }
     }
 
@@ -164,10 +162,17 @@ internal sealed class KernelHost : IAsyncDisposable
             Modules = _needs.Modules,
             FreshBoot = _options.FreshBoot || _needs.FreshBoot,
         };
-        Target target = Kernel.IsBooted
-            ? await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None)
-            : await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
-        await target.LoadModulesAsync(_needs.Modules);
+        Target target;
+        if (Kernel.IsBooted)
+        {
+            target = await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None);
+        }
+        else
+        {
+            target = await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
+            await target.LoadModulesAsync(_needs.Modules);
+        }
+
         StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
         SuiteRunner.ReportTarget(
             new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion) { Release = StableRelease.ToString() },
