@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Diagnostics;
 using System.Globalization;
-using System.Text.Json.Nodes;
 using System.Xml.Linq;
 using Conformance.Kernels;
 using Conformance.Results;
@@ -15,6 +14,8 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
     private const string Covered = "Conformance.Harness" + Suffix;
     private const string CoverageFile = "coverage.cobertura.xml";
 
+    // Far above the longest test on a slow machine; far below what a CI grants a job.
+    private static readonly TimeSpan s_patience = TimeSpan.FromMinutes(10);
     private static readonly string[] s_measured = ["Conformance.Harness", "conformance"];
 
     /// <summary>Runs the tests and ends with a line that counts them.</summary>
@@ -25,14 +26,14 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
     {
         string reports = Path.Combine(installation.Build, "test");
         Directory.CreateDirectory(reports);
-        Tally all = new(0, 0, 0, Whole: true);
+        TestTally all = new(0, 0, 0, Whole: true);
         foreach (string project in Directory.EnumerateDirectories(installation.Harness, "*" + Suffix)
             .OrderBy(p => Path.GetFileName(p) != Covered)
             .ThenBy(p => p, StringComparer.Ordinal))
         {
             all += coverage && Path.GetFileName(project) == Covered
                 ? await CoverAsync(project, reports, cancellation).ConfigureAwait(false)
-                : await TestAsync(project, reports, classes, cancellation).ConfigureAwait(false);
+                : await TestAsync(project, classes, cancellation).ConfigureAwait(false);
         }
 
         string tail = all.Skipped > 0 ? string.Create(CultureInfo.InvariantCulture, $", {all.Skipped} skipped") : string.Empty;
@@ -43,25 +44,11 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
             : ExitCode.ResultsMissing;
     }
 
-    private async Task<Tally> TestAsync(string project, string reports, IReadOnlyList<string> classes, CancellationToken cancellation)
-    {
-        string name = Path.GetFileName(project);
-        string report = Path.Combine(reports, name + ".json");
-        File.Delete(report);
-        List<string> arguments = ["-noLogo", "-noColor", "-ctrf", report, .. classes.SelectMany(c => new[] { "-class", c })];
-        int exit = await StartAsync(installation.Executable(project, name), arguments, cancellation).ConfigureAwait(false);
-        if (!File.Exists(report))
-        {
-            return NoResults(name, exit);
-        }
+    private Task<TestTally> TestAsync(string project, IReadOnlyList<string> classes, CancellationToken cancellation) =>
+        new TestProcess(output, installation.Tether, s_patience).RunAsync(
+            installation.Executable(project, Path.GetFileName(project)), classes.SelectMany(c => new[] { "-class", c }), cancellation);
 
-        using FileStream file = File.OpenRead(report);
-        JsonNode summary = (await JsonNode.ParseAsync(file, cancellationToken: cancellation).ConfigureAwait(false))!["results"]!["summary"]!;
-        long failed = summary["failed"]!.GetValue<long>();
-        return new Tally(summary["passed"]!.GetValue<long>(), failed, summary["skipped"]!.GetValue<long>(), Whole: exit == 0 || failed > 0);
-    }
-
-    private async Task<Tally> CoverAsync(string project, string reports, CancellationToken cancellation)
+    private async Task<TestTally> CoverAsync(string project, string reports, CancellationToken cancellation)
     {
         string name = Path.GetFileName(project);
         string folder = Path.Combine(reports, "coverage");
@@ -92,7 +79,7 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
         File.Copy(measured, kept, overwrite: true);
         bool whole = WriteCoverage(kept);
         XElement counters = XDocument.Load(trx).Descendants().Single(e => e.Name.LocalName == "Counters");
-        return new Tally(Count("passed"), Count("failed"), Count("total") - Count("executed"), whole && (exit == 0 || Count("failed") > 0));
+        return new TestTally(Count("passed"), Count("failed"), Count("total") - Count("executed"), whole && (exit == 0 || Count("failed") > 0));
 
         long Count(string attribute) => (long)counters.Attribute(attribute)!;
     }
@@ -118,10 +105,10 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
             ((double)element.Attribute(rate)! * 100).ToString("0.0", CultureInfo.InvariantCulture) + " %";
     }
 
-    private Tally NoResults(string name, int exit)
+    private TestTally NoResults(string name, int exit)
     {
         output.Error.WriteLine(string.Create(CultureInfo.InvariantCulture, $"conformance: {name} ended with exit code {exit} and without results."));
-        return new Tally(0, 0, 0, Whole: false);
+        return new TestTally(0, 0, 0, Whole: false);
     }
 
     private static async Task<int> StartAsync(string program, IEnumerable<string> arguments, CancellationToken cancellation)
@@ -144,11 +131,5 @@ internal sealed class TestCommand(Installation installation, CommandOutput outpu
         }
 
         return process.ExitCode;
-    }
-
-    private sealed record Tally(long Passed, long Failed, long Skipped, bool Whole)
-    {
-        public static Tally operator +(Tally a, Tally b) =>
-            new(a.Passed + b.Passed, a.Failed + b.Failed, a.Skipped + b.Skipped, a.Whole && b.Whole);
     }
 }

@@ -71,7 +71,7 @@ public sealed class InitramfsWriterTests
             byte[] archive = WriteAsync(writer => writer.AddFile(name, content)).Result.Archive;
             CpioEntry entry = CpioReader.Read(archive).Single();
             return archive.Length % 512 == 0 && entry.Name == name && entry.Content.SequenceEqual(content);
-        }).QuickCheckThrowOnFailure();
+        }).Check(Config.QuickThrowOnFailure.WithQuietOnSuccess(true));
 
     [Fact]
     public void OnePathHoldsOneFile()

@@ -49,18 +49,18 @@ public sealed class FuzzTests : IAsyncLifetime
 
     [Fact]
     public void MutatedRequestHarmsNothingButItsSession() =>
-        Prop.ForAll(MutatedRequests().ToArbitrary(), request => Wait(SurvivesAsync(request))).Check(Config.QuickThrowOnFailure.WithMaxTest(400 * s_times));
+        Prop.ForAll(MutatedRequests().ToArbitrary(), request => Wait(SurvivesAsync(request))).Check(Config.QuickThrowOnFailure.WithQuietOnSuccess(true).WithMaxTest(400 * s_times));
 
     [Fact]
     public void RandomPayloadHarmsNothingButItsSession() =>
-        Prop.ForAll(RandomRequests().ToArbitrary(), request => Wait(SurvivesAsync(request))).Check(Config.QuickThrowOnFailure.WithMaxTest(200 * s_times));
+        Prop.ForAll(RandomRequests().ToArbitrary(), request => Wait(SurvivesAsync(request))).Check(Config.QuickThrowOnFailure.WithQuietOnSuccess(true).WithMaxTest(200 * s_times));
 
     [Fact]
     public async Task MutatedStreamLeavesASupervisorThatAnswers()
     {
         await using LocalAgent agent = await LocalAgent.StartAsync(hello: false);
         uint sequence = 0x40000000;
-        Prop.ForAll(Streams().ToArbitrary(), bytes => Wait(AnswersAfterAsync(agent, bytes, ++sequence))).Check(Config.QuickThrowOnFailure.WithMaxTest(200 * s_times));
+        Prop.ForAll(Streams().ToArbitrary(), bytes => Wait(AnswersAfterAsync(agent, bytes, ++sequence))).Check(Config.QuickThrowOnFailure.WithQuietOnSuccess(true).WithMaxTest(200 * s_times));
         agent.Stream.Socket.Shutdown(System.Net.Sockets.SocketShutdown.Send);
         await agent.Process.WaitForExitAsync(TestContext.Current.CancellationToken);
         agent.Process.ExitCode.Should().Be(0, "every session has ended with the stream");
