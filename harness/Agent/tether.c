@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * tether COMMAND ARGUMENTS…: runs a command that must not outlive whoever started it. Standard input is the tether: at its end, which comes
- * however the starter dies, the command is killed. Its exit status is passed on; a signal becomes 128 + its number.
+ * however the starter dies, the command and its process group are killed. Its exit status is passed on; a signal becomes 128 + its number.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -79,6 +79,8 @@ int main(int argc, char **argv)
 				break;
 		}
 	}
+	/* The child leads a session: what it left in its group goes with it, helpers of a browser for one. */
+	kill(-child, SIGKILL);
 	kill(child, SIGKILL);
 	waitpid(child, &status, 0);
 	return 137;

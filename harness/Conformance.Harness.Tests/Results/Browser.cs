@@ -3,6 +3,7 @@ using System.Diagnostics;
 using System.Net.Http.Json;
 using System.Net.WebSockets;
 using System.Text.Json.Nodes;
+using Conformance.Harness.Tests.Wire;
 
 namespace Conformance.Harness.Tests.Results;
 
@@ -32,13 +33,14 @@ internal sealed class Browser : IAsyncDisposable
     public static async Task<Browser> StartAsync()
     {
         TemporaryFolder profile = new();
-        ProcessStartInfo start = new(Program!)
+        ProcessStartInfo start = new(Path.Combine(LocalAgent.Build, "tether"))
         {
+            RedirectStandardInput = true,
             RedirectStandardError = true,
             RedirectStandardOutput = true,
             ArgumentList =
             {
-                "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--disable-background-networking",
+                Program!, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars", "--disable-background-networking", "--disable-breakpad",
                 "--remote-debugging-port=0", $"--user-data-dir={profile.Path}", "--window-size=1200,900", "about:blank",
             },
         };
@@ -57,7 +59,6 @@ internal sealed class Browser : IAsyncDisposable
 
     private async Task ConnectAsync()
     {
-        _process.BeginOutputReadLine();
         using CancellationTokenSource patience = new(s_patience);
         string? line;
         do
@@ -66,7 +67,8 @@ internal sealed class Browser : IAsyncDisposable
         }
         while (!line.Contains("DevTools listening on ", StringComparison.Ordinal));
 
-        // A full pipe would stop it.
+        // A full pipe would stop it. Nobody waits for the ends of these: a helper that outlives the browser holds them open.
+        _ = _process.StandardOutput.BaseStream.CopyToAsync(Stream.Null, CancellationToken.None);
         _ = _process.StandardError.BaseStream.CopyToAsync(Stream.Null, CancellationToken.None);
         Uri listening = new(line[(line.IndexOf("ws://", StringComparison.Ordinal))..]);
         using HttpClient http = new();
@@ -124,7 +126,7 @@ internal sealed class Browser : IAsyncDisposable
     public async ValueTask DisposeAsync()
     {
         _socket.Dispose();
-        _process.Kill(entireProcessTree: true);
+        _process.StandardInput.Close();
         await _process.WaitForExitAsync();
         _process.Dispose();
         try
