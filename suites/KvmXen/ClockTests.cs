@@ -225,6 +225,23 @@ public sealed class ClockTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-xen/clock/shared-info-renews")]
+    public async Task SettingSharedInfoRenewsThePvclocks()
+    {
+        // A vCPU that moves to another processor has its time written anew as well.
+        XenDomain domain = await XenDomain.CreateAsync(kernel);
+        await domain.Vm.Session.StayOnProcessorAsync(0);
+        await SetTimeInfoAsync(domain);
+        await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
+        uint before = (await TimeInfoAsync(domain)).Version;
+
+        await domain.SetSharedInfoAsync();
+        await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
+
+        (await TimeInfoAsync(domain)).Version.Should().NotBe(before);
+    }
+
+    [Fact]
     [Clause("kvm-xen/clock/pvclock")]
     public async Task DisabledPvclockIsNotWritten()
     {

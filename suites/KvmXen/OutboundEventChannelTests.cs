@@ -640,6 +640,32 @@ public sealed class OutboundEventChannelTests(KernelUnderTest kernel)
         (await slab.GrowthAsync()).Should().BeLessThan(Ports / 2, "neither a reset nor the VM's end leaves a binding behind");
     }
 
+    [Fact]
+    [Clause("kvm-xen/outbound/releases-memory")]
+    public async Task ResetFreesItsListOfBindings()
+    {
+        const ulong Rounds = 600;
+        await using Vm vm = await CreateBareVmAsync();
+        Mapping arguments = await vm.Session.MapAnonymousAsync(0x1000, "arguments");
+
+        // A list of four pointers, one for each binding, is an object of 32 bytes.
+        kvm_xen_hvm_attr[] calls = [Port(1, 2, 7), Port(2, 2, 7), Port(3, 2, 7), Port(4, 2, 7), new() { type = KVM_XEN_ATTR_TYPE_EVTCHN, evtchn_flags = KVM_XEN_EVTCHN_RESET }];
+        var program = new AgentProgram("four bindings and a reset, again and again");
+        ProgramThread thread = program.Thread();
+        for (int i = 0; i < calls.Length; i++)
+        {
+            await arguments.WriteAsync((ulong)(i * 0x80), Bytes(calls[i]));
+            thread.Call(vm.Session.Numbers.Ioctl, [(ulong)vm.Fd.Number, KvmX86Ioctl.KVM_XEN_HVM_SET_ATTR.Number, arguments.Address + (ulong)(i * 0x80)]);
+        }
+
+        thread.Loop(0, Rounds - 1);
+        Slab slab = await Slab.ReadAsync(vm.Session, "kmalloc-32");
+        ProgramOutcome outcome = await vm.Session.Agent.RunProgramAsync(program);
+
+        outcome.Threads[0].Take(calls.Length).Should().OnlyContain(s => s.Failures == 0);
+        (await slab.GrowthAsync()).Should().BeLessThan((long)Rounds / 2);
+    }
+
     private static async Task ForEachPortAsync(Vm vm, uint ports, uint flags)
     {
         // One page of arguments, one port after the other, in a program: thousands of round trips would be most of the test.

@@ -239,6 +239,10 @@ public sealed class RunstateTests(KernelUnderTest kernel)
     public async Task WaitingIsCountedOnceAndOnlySinceTheDataWasSet()
     {
         XenDomain domain = await CreateQuietAsync();
+        XenDomain rival = await XenDomain.CreateAsync(kernel);
+        await rival.Vm.Session.StayOnProcessorAsync(0);
+        await domain.Vm.Session.StayOnProcessorAsync(0);
+        await rival.SpinAsync();
         ulong before = await WaitedAsync(domain);
         await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
         await SetAsync(domain, Current, new XenRunstate { State = XenRunstate.BlockedState });

@@ -130,6 +130,19 @@ public sealed class KernelSession : IAsyncDisposable
         }
     }
 
+    /// <summary>Binds the thread that makes this session's calls, and the threads it starts from now on, to one processor (sched_setaffinity).</summary>
+    /// <param name="processor">Its number, below 64.</param>
+    public async Task StayOnProcessorAsync(int processor)
+    {
+        byte[] mask = BitConverter.GetBytes(1UL << processor);
+        CallResult bound = await Agent.CallAsync(new SystemCall(Numbers.SchedSetaffinity, $"sched_setaffinity(self, processor {processor})")
+            .Arg(0).Arg(mask.Length).In(mask));
+        if (bound.Errno != 0)
+        {
+            throw new KvmException("sched_setaffinity", (Errno)bound.Errno);
+        }
+    }
+
     /// <summary>An eventfd, named A, B, C … in the order of creation.</summary>
     public async Task<EventFd> CreateEventFdAsync(uint count = 0, bool semaphore = false)
     {
