@@ -518,6 +518,7 @@ public sealed class OutboundEventChannelTests(KernelUnderTest kernel)
         (await xen.TryBindPortAsync(128, EventChannelType.Ipi, 127, 1, flags: KVM_XEN_EVTCHN_UPDATE)).Should().Be(Errno.EINVAL, "the port changes");
         (await xen.TryBindEventFdAsync(129, eventfd.Number, flags: KVM_XEN_EVTCHN_UPDATE)).Should().Be(Errno.EINVAL, "an eventfd cannot be updated");
         (await xen.TryBindPortAsync(129, EventChannelType.Interdomain, 15, 1, flags: KVM_XEN_EVTCHN_UPDATE)).Should().Be(Errno.EINVAL, "an eventfd cannot become a port");
+        (await xen.TryBindPortAsync(129, EventChannelType.Interdomain, 0, 1, flags: KVM_XEN_EVTCHN_UPDATE)).Should().Be(Errno.EINVAL, "an eventfd cannot be updated by what looks like it");
 
         (await GuestSendsAsync(domain, 127)).Should().Be(0);
         (await domain.VcpuInfos[0].ReadAsync()).UpcallPending.Should().Be(1, "a refusal changes nothing");
@@ -644,26 +645,46 @@ public sealed class OutboundEventChannelTests(KernelUnderTest kernel)
     [Clause("kvm-xen/outbound/releases-memory")]
     public async Task ResetFreesItsListOfBindings()
     {
-        const ulong Rounds = 600;
+        const ulong Rounds = 2000;
         await using Vm vm = await CreateBareVmAsync();
-        Mapping arguments = await vm.Session.MapAnonymousAsync(0x1000, "arguments");
+        Slab slab = await Slab.ReadAsync(vm.Session, "kmalloc-32");
 
         // A list of four pointers, one for each binding, is an object of 32 bytes.
-        kvm_xen_hvm_attr[] calls = [Port(1, 2, 7), Port(2, 2, 7), Port(3, 2, 7), Port(4, 2, 7), new() { type = KVM_XEN_ATTR_TYPE_EVTCHN, evtchn_flags = KVM_XEN_EVTCHN_RESET }];
-        var program = new AgentProgram("four bindings and a reset, again and again");
+        await RepeatAsync(vm, Rounds, Port(1, 2, 7), Port(2, 2, 7), Port(3, 2, 7), Port(4, 2, 7),
+            new kvm_xen_hvm_attr { type = KVM_XEN_ATTR_TYPE_EVTCHN, evtchn_flags = KVM_XEN_EVTCHN_RESET });
+
+        (await slab.GrowthAsync()).Should().BeLessThan((long)Rounds / 2);
+    }
+
+    [Fact]
+    [Clause("kvm-xen/outbound/releases-memory")]
+    public async Task DeassigningFreesTheBinding()
+    {
+        const ulong Rounds = 2000;
+        await using Vm vm = await CreateBareVmAsync();
+        kvm_xen_hvm_attr bind = Port(20, 2, 7);
+        Slab slab = await Slab.ReadAsync(vm.Session, "kmalloc-32");
+
+        await RepeatAsync(vm, Rounds, bind, bind with { evtchn_flags = KVM_XEN_EVTCHN_DEASSIGN });
+
+        (await slab.GrowthAsync()).Should().BeLessThan((long)Rounds / 2);
+    }
+
+    /// <summary>Sets attributes one after the other, again and again; all are accepted.</summary>
+    private static async Task RepeatAsync(Vm vm, ulong rounds, params kvm_xen_hvm_attr[] attributes)
+    {
+        Mapping arguments = await vm.Session.MapAnonymousAsync(0x1000, "arguments");
+        var program = new AgentProgram($"{rounds} times {attributes.Length} attributes");
         ProgramThread thread = program.Thread();
-        for (int i = 0; i < calls.Length; i++)
+        for (int i = 0; i < attributes.Length; i++)
         {
-            await arguments.WriteAsync((ulong)(i * 0x80), Bytes(calls[i]));
+            await arguments.WriteAsync((ulong)(i * 0x80), Bytes(attributes[i]));
             thread.Call(vm.Session.Numbers.Ioctl, [(ulong)vm.Fd.Number, KvmX86Ioctl.KVM_XEN_HVM_SET_ATTR.Number, arguments.Address + (ulong)(i * 0x80)]);
         }
 
-        thread.Loop(0, Rounds - 1);
-        Slab slab = await Slab.ReadAsync(vm.Session, "kmalloc-32");
+        thread.Loop(0, rounds - 1);
         ProgramOutcome outcome = await vm.Session.Agent.RunProgramAsync(program);
-
-        outcome.Threads[0].Take(calls.Length).Should().OnlyContain(s => s.Failures == 0);
-        (await slab.GrowthAsync()).Should().BeLessThan((long)Rounds / 2);
+        outcome.Threads[0].Take(attributes.Length).Should().OnlyContain(s => s.Failures == 0);
     }
 
     private static async Task ForEachPortAsync(Vm vm, uint ports, uint flags)

@@ -257,6 +257,29 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         (await GetAsync(domain)).Runnable.Should().BeLessThanOrEqualTo(Sample.Runnable + (await WaitedAsync(domain) - before), "more than the thread waited meanwhile cannot be stolen");
     }
 
+    [Fact]
+    [Clause("kvm-xen/runstate/steal")]
+    public async Task WaitingWhileRunningIsRunnableTime()
+    {
+        XenDomain domain = await CreateQuietAsync();
+        XenDomain rival = await XenDomain.CreateAsync(kernel);
+        await rival.Vm.Session.StayOnProcessorAsync(0);
+        await domain.Vm.Session.StayOnProcessorAsync(0);
+        await rival.SpinAsync();
+        await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
+        ulong before = await WaitedAsync(domain);
+        ulong waited = 0;
+        for (int call = 0; call < 100 && waited == 0; call++)
+        {
+            waited = await WaitedAsync(domain) - before;
+        }
+
+        waited.Should().BePositive("a hundred calls beside a vCPU that never leaves its processor had to wait");
+        await SetAsync(domain, Current, new XenRunstate { State = XenRunstate.BlockedState });
+
+        (await GetAsync(domain)).Runnable.Should().BeGreaterThanOrEqualTo(Sample.Runnable + waited);
+    }
+
     /// <summary>How long the thread that makes a test's calls has waited for a processor, in nanoseconds.</summary>
     private static async Task<ulong> WaitedAsync(XenDomain domain)
     {
