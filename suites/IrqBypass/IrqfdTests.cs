@@ -125,6 +125,22 @@ public sealed class IrqfdTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-irqfd/signal/first-vm-takes-it")]
+    public async Task SignalIsTakenByTheVmThatBoundTheEventfdFirst()
+    {
+        await using Vm first = await CreateAsync();
+        await using Vm second = await CreateAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await first.AssignIrqfdAsync(Gsi, eventfd);
+        bool bound = await second.TryAssignIrqfdAsync(Gsi, eventfd) == Errno.None;
+
+        await eventfd.SignalAsync();
+
+        (await first.PendingAsync()).Should().Be("0x41");
+        (await second.PendingAsync()).Should().Be(bound && !kernel.Has("irqfd-takes-count") ? "0x41" : "-");
+    }
+
+    [Fact]
     [Clause("kvm-irqfd/deassign/drains")]
     public async Task DeassignReturnsWhenWhatWasSignalledIsInjected()
     {
@@ -141,22 +157,62 @@ public sealed class IrqfdTests(KernelUnderTest kernel)
         await ExpectPendingInEveryRoundAsync(vm, Vectors.A, deassign: false);
     }
 
-    // At native speed: nothing but the signal or the deassign itself lets a worker come first.
+    [Fact]
+    [Clause("kvm-irqfd/deassign/drains")]
+    public async Task DeassignWaitsForAnInjectionThatAnotherProcessorOwes()
+    {
+        await using Vm vm = await CreateAsync(1, GsiRoute.IoApic(Gsi, 7));
+        await vm.SetRedirectionAsync(7, RedirectionEntry.Edge(Vectors.B));
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        Mapping memory = await vm.Session.MapAnonymousAsync(4096, "arguments and a local APIC");
+        await memory.WriteAsync(0, BitConverter.GetBytes(1ul));
+        await memory.WriteAsync(64, Bytes(new kvm_irqfd { fd = (uint)eventfd.Number, gsi = Gsi, flags = KvmConst.KVM_IRQFD_FLAG_DEASSIGN }));
+        await memory.WriteAsync(192, BitConverter.GetBytes(1));
+        ulong signalled = memory.Address + 256;
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        SystemCalls numbers = vm.Session.Numbers;
+
+        // The signal's processor is kept from its worker for a while; the deassign comes from wherever there is room.
+        var program = new AgentProgram("deassign before the worker");
+        ProgramThread signal = AddRealTimeThread(program, vm, memory.Address + 192)
+            .Call(numbers.Write, [(ulong)eventfd.Number, memory.Address, 8], stopOnFailure: true)
+            .Store(signalled, 8, 1);
+        int busy = signal.Here;
+        signal.Call(numbers.Gettid, []).Loop(busy, 5000);
+        program.Thread()
+            .Await(signalled, 8, MemoryCondition.Equal, 1)
+            .Call(numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_IRQFD.Number, memory.Address + 64], stopOnFailure: true)
+            .Call(numbers.Ioctl, [(ulong)vm.Vcpus[0].Fd.Number, KvmX86Ioctl.KVM_GET_LAPIC.Number, memory.Address + 1024], stopOnFailure: true);
+        (await vm.Session.Agent.RunProgramAsync(program)).End.Should().Be(ProgramEnd.Finished);
+
+        new LapicState(await memory.ReadAsync(1024, 1024)).Vectors(LapicState.Request).Should().Equal(Vectors.B);
+    }
+
+    private static byte[] Bytes(kvm_irqfd irqfd) => System.Runtime.InteropServices.MemoryMarshal.AsBytes(new ReadOnlySpan<kvm_irqfd>(in irqfd)).ToArray();
+
+    // No worker of its processor comes before a real-time thread. Where that is not permitted the claim is the same, only harder to break.
+    private static ProgramThread AddRealTimeThread(AgentProgram program, Vm vm, ulong priority)
+    {
+        const ulong Fifo = 1;
+        return program.Thread(processor: 0).Call(vm.Session.Numbers.SchedSetscheduler, [0, Fifo, priority]);
+    }
+
+    // What is pending, the signal or the deassign itself sent.
     private async Task ExpectPendingInEveryRoundAsync(Vm vm, ApicVector vector, bool deassign)
     {
         const int Rounds = 16;
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         LapicState idle = await vm.Vcpus[0].ReadLapicAsync();
         Mapping memory = await vm.Session.MapAnonymousAsync((Rounds + 2) * 1024, "arguments and local APICs");
-        static byte[] Bytes(kvm_irqfd irqfd) => System.Runtime.InteropServices.MemoryMarshal.AsBytes(new ReadOnlySpan<kvm_irqfd>(in irqfd)).ToArray();
         await memory.WriteAsync(0, BitConverter.GetBytes(1ul));
         await memory.WriteAsync(64, Bytes(new kvm_irqfd { fd = (uint)eventfd.Number, gsi = Gsi }));
         await memory.WriteAsync(128, Bytes(new kvm_irqfd { fd = (uint)eventfd.Number, gsi = Gsi, flags = KvmConst.KVM_IRQFD_FLAG_DEASSIGN }));
         await memory.WriteAsync(1024, idle.Registers);
 
+        await memory.WriteAsync(192, BitConverter.GetBytes(1));
         var program = new AgentProgram("signal and look");
-        ProgramThread thread = program.Thread();
         SystemCalls numbers = vm.Session.Numbers;
+        ProgramThread thread = AddRealTimeThread(program, vm, memory.Address + 192);
         for (ulong round = 0; round < Rounds; round++)
         {
             thread.Call(numbers.Ioctl, [(ulong)vm.Vcpus[0].Fd.Number, KvmX86Ioctl.KVM_SET_LAPIC.Number, memory.Address + 1024], stopOnFailure: true)

@@ -65,6 +65,28 @@ public sealed class PitTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-ioapic/pit/only-unmasking-restarts")]
+    public async Task RewritingAnUnmaskedEntryLetsNoTickPastTheAcknowledgement()
+    {
+        await kernel.RequireInServiceAsync();
+        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector));
+        Vcpu vcpu = vm.Vcpus[0];
+        await vcpu.LeaveInServiceAsync(Vector);
+        await vcpu.ExecuteAsync(Program(2, 2400));
+        await TakeAsync(vcpu, Vector, 1);
+
+        // The guest's own timer says when ticks would have come: ten of the PIT's periods later.
+        await vcpu.ExecuteAsync([
+            .. IoApicRegisters.Write(0, RedirectionEntry.Edge(Vector)),
+            GuestCommand.WriteApic(LapicState.TimerDivide, 0xb), GuestCommand.WriteApic(LapicState.LvtTimer, Vectors.C.Value),
+            GuestCommand.WriteApic(LapicState.TimerInitialCount, 20_000_000), GuestCommand.HaltUntilTaken(Vectors.C)]);
+
+        (await vcpu.ReadLapicAsync()).Vectors(LapicState.Request).Should().BeEmpty("the tick in service is not acknowledged yet");
+        await vcpu.AcknowledgeAsync();
+        await TakeAsync(vcpu, Vector, 2);
+    }
+
+    [Fact]
     [Clause("kvm-ioapic/pit/unmask-restarts")]
     public async Task UnmaskingThePicPinLetsTicksFlowAgain()
     {

@@ -14,7 +14,10 @@ public sealed class LapicState(byte[] registers)
     public const int InService = 0x100;
     public const int TriggerMode = 0x180;
     public const int Request = 0x200;
+    public const int LvtTimer = 0x320;
     public const int LvtLint0 = 0x350;
+    public const int TimerInitialCount = 0x380;
+    public const int TimerDivide = 0x3e0;
 
     /// <summary>Enabled in <see cref="SpuriousVector"/>, spurious vector 0xff.</summary>
     public const uint SoftwareEnable = 0x1ff;
