@@ -261,6 +261,71 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicd/active/deactivated-among-many")]
+    public async Task ActiveInterruptIsDeactivatedHoweverManyArePending()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.EnableAsync(s_spi, priority: 0xe0);
+        await vm.PulseAsync(s_spi);
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true)).Add(Arm64Command.HaltUntilTaken(s_spi, quiet: true)));
+        // More than there are list registers, of higher priority.
+        Spi[] others = [.. Enumerable.Range(64, 20).Select(n => new Spi((uint)n))];
+        foreach (Spi other in others)
+        {
+            await vm.Gic.EnableAsync(other, priority: 0x40);
+            await vm.PulseAsync(other);
+        }
+
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.LeaveAndReturn).Add(Arm64Command.Deactivate(s_spi))
+            .Add(Arm64Command.LoadDistributor(Gicd.Isactiver + 4)));
+        results[2].Value.Should().Be(0);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEquivalentTo([s_spi, .. others.Select(o => (IntId)o)]);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    [Clause("arm-gicd/active/written-is-active")]
+    public async Task GuestDeactivatesWhatWasMadeActive(bool byGuest)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        if (!byGuest)
+        {
+            await vm.Gic.WriteDistributorAsync(Gicd.Isactiver + 4, 1u << 9);
+        }
+
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true))
+            .Add(Arm64Command.StoreDistributor(Gicd.Isactiver + 4, byGuest ? 1u << 9 : 0))
+            .Add(Arm64Command.LoadDistributor(Gicd.Isactiver + 4))
+            .Add(Arm64Command.Deactivate(s_spi))
+            .Add(Arm64Command.LoadDistributor(Gicd.Isactiver + 4)));
+        results[2].Value.Should().Be(1u << 9);
+        results[4].Value.Should().Be(0);
+    }
+
+    [Fact]
+    [Clause("arm-gicd/active/of-a-running-vcpu")]
+    public async Task ClearedActiveBitOfARunningVcpuStaysCleared()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        await vm.Gic.EnableAsync(s_spi, vcpuId: 1);
+        await vm.PulseAsync(s_spi);
+        // The second vCPU holds it active and runs on, without an exit, until the first is through.
+        ulong flag = vm.Vcpus[1].Area + GuestProtocol.ControlCounters;
+        await vm.Vcpus[1].StartAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true)).Add(Arm64Command.HaltUntilTaken(s_spi, quiet: true))
+            .Add(GuestCommand.Notify).Add(GuestCommand.SpinUntil(new GuestCondition(flag, Comparison.AtLeast, 1))));
+        await vm.Vcpus[1].WaitForNotifyAsync();
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.LoadDistributor(Gicd.Isactiver + 4))
+            .Add(Arm64Command.StoreDistributor(Gicd.Icactiver + 4, 1u << 9)).Add(GuestCommand.Store(flag, 1)));
+        await vm.Vcpus[1].FinishAsync();
+        (await vm.Vcpus[1].TakenAsync()).Should().Equal(s_spi);
+        results[0].Value.Should().Be(1u << 9);
+        (await vm.Gic.ReadDistributorAsync(Gicd.Isactiver + 4)).Should().Be(0);
+        await vm.PulseAsync(s_spi);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_spi);
+    }
+
+    [Fact]
     [Clause("arm-gicd/irouter/affinity")]
     public async Task SpiGoesToTheVcpuOfItsAffinity()
     {

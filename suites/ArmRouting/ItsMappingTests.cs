@@ -112,6 +112,21 @@ public sealed class ItsMappingTests(KernelUnderTest kernel)
     }
 
     [Theory]
+    [InlineData(0xffffu, true)]
+    [InlineData(0x1_0000u, false)]
+    [Clause("arm-its/mapd/device-table-bound")]
+    public async Task DeviceIdHasSixteenBitsHoweverBigTheTable(uint device, bool mapped)
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await vm.Its.WriteAsync(Gits.Ctlr, 0);
+        // Nine pages of 64 KiB hold 73728 entries.
+        await vm.Its.WriteAsync(Gits.BaserDevices, Its.TableBase(vm.Its.SecondLevel(13), pages: 9));
+        await vm.Its.WriteAsync(Gits.Ctlr, Gits.CtlrEnable);
+        await vm.Its.MapAsync(new DeviceId(device), s_event, s_lpi);
+        (await vm.SignalMsiAsync(new DeviceId(device), s_event)).Should().Be(mapped ? 1 : 0);
+    }
+
+    [Theory]
     [InlineData(0x0012u, true)]
     [InlineData(0x1fffu, true)]
     [InlineData(0x2000u, false)]

@@ -66,8 +66,9 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         (await vm.SignalMsiAsync(new DeviceId(s_event.Value), new EventId(s_device.Value))).Should().Be(0);
         (await vm.SignalMsiAsync(new DeviceId(s_device.Value | 0x1_0000), s_event)).Should().Be(0);
         (await vm.SignalMsiAsync(s_device, new EventId(s_event.Value | 0x1_0000))).Should().Be(0);
-        // DeviceID 0x13 event 0 is DeviceID 0x12 event 0x10000 when the two are run together.
+        // When the two are run together, by adding or by or-ing, these are DeviceID 0x12 with its event.
         (await vm.SignalMsiAsync(new DeviceId(s_device.Value - 1), new EventId(s_event.Value | 0x1_0000))).Should().Be(0);
+        (await vm.SignalMsiAsync(new DeviceId(s_device.Value & ~2u), new EventId(s_event.Value | 0x2_0000))).Should().Be(0);
         (await vm.SignalMsiAsync(new DeviceId(uint.MaxValue), new EventId(uint.MaxValue))).Should().Be(0);
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
     }
