@@ -26,12 +26,8 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task MappedEventIsInjectedWithoutAHostInterrupt()
     {
         await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
-        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
-        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd, vcpuId: 1);
         long before = await HostInterruptsAsync(vm.Session);
         for (uint n = 1; n <= 3; n++)
         {
@@ -48,12 +44,8 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task DirectInterruptWakesAHaltedVcpu()
     {
         await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
-        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
-        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd, vcpuId: 1);
         long before = await HostInterruptsAsync(vm.Session);
         for (uint n = 1; n <= 2; n++)
         {
@@ -64,6 +56,26 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         }
 
         (await HostInterruptsAsync(vm.Session)).Should().Be(before);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/waits-for-the-distributor")]
+    public async Task HaltedVcpuIsWokenWhenTheDistributorIsEnabled()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd, vcpuId: 1);
+        await vm.Gic.WriteDistributorAsync(Gicd.Ctlr, 0);
+        await vm.Vcpus[1].HaltUntilTakenAsync(s_lpi);
+        long before = (await DoorbellsAsync(vm.Session)).Sum(Count);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        await AwaitDoorbellAsync(vm.Session, before);
+        // It looked at the doorbell and went back to sleep.
+        await vm.Vcpus[1].WaitUntilBlockedAsync();
+        (await vm.ReadMemoryAsync(vm.Vcpus[1].TakenAddress(s_lpi), 4)).Should().Equal([0, 0, 0, 0], "the distributor is disabled");
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.StoreDistributor(Gicd.Ctlr, Gicd.CtlrEnableGroup1)));
+        await vm.Vcpus[1].FinishAsync();
+        (await vm.Vcpus[1].TakenAsync()).Should().Equal(s_lpi);
     }
 
     [Fact]
@@ -109,12 +121,8 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task MovedEventIsInjectedIntoTheOtherVcpu()
     {
         await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
-        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
-        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
         long before = await HostInterruptsAsync(vm.Session);
         await nic.RaiseAsync(IrqIndex.Msix);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
@@ -130,12 +138,8 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task SignalledMessageOfADirectEventIsTaken()
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
-        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
-        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
         for (int n = 0; n < 2; n++)
         {
             (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
@@ -148,12 +152,8 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task AfterDeassignTheEventfdIsSignalledAgain()
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
-        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
-        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
         await nic.RaiseAsync(IrqIndex.Msix);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
         await vm.DeassignIrqfdAsync(Gsi, eventfd);
@@ -218,12 +218,10 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         await using Vm vm = await kernel.CreateItsVmAsync();
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
-        await vm.Gic.ConfigureAsync(s_lpi, enabled: false);
-        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        await ConfigureAsync(vm, enabled: false);
         await nic.RaiseAsync(IrqIndex.Msix);
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
-        await vm.Gic.ConfigureAsync(s_lpi);
-        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        await ConfigureAsync(vm, enabled: true);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
     }
 
@@ -233,17 +231,12 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await RequireDirectInjectionAsync(vm.Session);
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
-        await vm.Gic.ConfigureAsync(s_lpi, enabled: false);
-        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await using E1000eDevice nic = await OpenRoutedNicAsync(vm, eventfd);
+        await ConfigureAsync(vm, enabled: false);
         await vm.AssignIrqfdAsync(Gsi, eventfd);
         await nic.RaiseAsync(IrqIndex.Msix);
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
-        await vm.Gic.ConfigureAsync(s_lpi);
-        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        await ConfigureAsync(vm, enabled: true);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
     }
 
@@ -253,10 +246,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await RequireDirectInjectionAsync(vm.Session);
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await using E1000eDevice nic = await OpenRoutedNicAsync(vm, eventfd);
         await vm.SignalMsiAsync(s_device, s_event);
         await vm.AssignIrqfdAsync(Gsi, eventfd);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
@@ -318,12 +308,8 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     public async Task TablesWithADirectEventAreNotSaved()
     {
         await using Vm vm = await kernel.CreateItsVmAsync();
-        await RequireDirectInjectionAsync(vm.Session);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
-        await using E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
-        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
         (await vm.Its.TrySaveTablesAsync()).Should().Be(Errno.EACCES);
         await vm.DeassignIrqfdAsync(Gsi, eventfd);
         (await vm.Its.TrySaveTablesAsync()).Should().Be(Errno.None);
@@ -353,15 +339,29 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         (await HostInterruptsAsync(vm.Session)).Should().Be(direct ? before : before + 3, direct ? "the host's ITS injects them" : "there is no GICv4 to inject them");
     }
 
-    /// <summary>A NIC whose MSI-X entry 0 is injected directly as the event, on vCPU 0.</summary>
-    private async Task<E1000eDevice> OpenDirectNicAsync(Vm vm, EventFd eventfd)
+    /// <summary>A NIC whose MSI-X entry 0 signals an eventfd that only has to be assigned to be injected directly as the event.</summary>
+    private async Task<E1000eDevice> OpenRoutedNicAsync(Vm vm, EventFd eventfd, uint vcpuId = 0)
     {
         await RequireDirectInjectionAsync(vm.Session);
         E1000eDevice nic = await OpenNicAsync(eventfd);
-        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId);
         await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        return nic;
+    }
+
+    /// <summary>A NIC whose MSI-X entry 0 is injected directly as the event.</summary>
+    private async Task<E1000eDevice> OpenDirectNicAsync(Vm vm, EventFd eventfd, uint vcpuId = 0)
+    {
+        E1000eDevice nic = await OpenRoutedNicAsync(vm, eventfd, vcpuId);
         await vm.AssignIrqfdAsync(Gsi, eventfd);
         return nic;
+    }
+
+    /// <summary>Enables or disables the event's LPI, and has its configuration read again.</summary>
+    private static async Task ConfigureAsync(Vm vm, bool enabled)
+    {
+        await vm.Gic.ConfigureAsync(s_lpi, enabled);
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
     }
 
     private async Task<E1000eDevice> OpenNicAsync(EventFd eventfd)
@@ -390,11 +390,25 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     private static async Task<string[]> DoorbellsAsync(KernelSession session) =>
         [.. (await session.ReadFileAsync("/proc/interrupts") ?? "").Split('\n').Where(l => l.TrimEnd().EndsWith(" vcpu", StringComparison.Ordinal))];
 
+    private static async Task AwaitDoorbellAsync(KernelSession session, long before)
+    {
+        using var patience = new CancellationTokenSource(session.EventPatience);
+        while ((await DoorbellsAsync(session)).Sum(Count) == before)
+        {
+            if (patience.IsCancellationRequested)
+            {
+                throw new MissingEventException("No doorbell of a vCPU rang.");
+            }
+        }
+    }
+
     /// <summary>How often the host took the MSI-X entry, on all its processors.</summary>
     private static async Task<long> HostInterruptsAsync(KernelSession session)
     {
         string table = await session.ReadFileAsync("/proc/interrupts") ?? "";
         string line = table.Split('\n').Single(l => l.Contains("vfio-msix[0]", StringComparison.Ordinal));
-        return line.Split(' ', StringSplitOptions.RemoveEmptyEntries).Skip(1).TakeWhile(w => w.All(char.IsAsciiDigit)).Sum(long.Parse);
+        return Count(line);
     }
+
+    private static long Count(string line) => line.Split(' ', StringSplitOptions.RemoveEmptyEntries).Skip(1).TakeWhile(w => w.All(char.IsAsciiDigit)).Sum(long.Parse);
 }
