@@ -36,7 +36,11 @@ public sealed class HostileInputTests(KernelUnderTest kernel)
 
         await vm.Its.IssueAsync(commands);
         (await vm.Its.ReadAsync(Gits.Creadr)).Should().Be(vm.Its.Next);
-        (await vm.Its.TrySaveTablesAsync()).Should().BeOneOf(Errno.None, Errno.EFAULT);
+        if (kernel.Has("its-save-unmapped-collection"))
+        {
+            (await vm.Its.TrySaveTablesAsync()).Should().BeOneOf(Errno.None, Errno.EFAULT);
+        }
+
         await vm.Gic.TrySavePendingTablesAsync();
         await vm.Its.ResetAsync();
         await vm.Its.ConfigureAsync();

@@ -123,6 +123,7 @@ public sealed class IrqLineTests(KernelUnderTest kernel)
     public async Task VcpuAboveTwoFiftyFiveIsReachedByTheSecondField()
     {
         await kernel.RequireAsync(KvmCap.ArmIrqLineLayout2);
+        kernel.RequireChange("arm-vcpu-by-id");
         // The id is what the fields name; three vCPUs are enough to tell 1, 257 and 511 apart.
         await using Vm vm = await kernel.CreateVmAsync(VmOptions.Default with { Vcpus = 3, VcpuIds = [1, 257, 511] });
         await vm.IrqLineAsync(s_ppi, 257, true);

@@ -44,6 +44,7 @@ public sealed class SgiTests(KernelUnderTest kernel)
     [Clause("arm-sgi/affinity")]
     public async Task ListCountsWithinOneAffinity()
     {
+        kernel.RequireChange("arm-vcpu-by-id");
         // Ids 0, 1, 17 and 257 are the affinities 0.0, 0.1, 1.1 and 16.1.
         await using Vm vm = await kernel.CreateVmAsync(VmOptions.Default with { Vcpus = 4, VcpuIds = [0, 1, 17, 257] });
         await SendAsync(vm, IccRegister.Sgi1r, 0b10 | (1ul << 16));
