@@ -145,8 +145,14 @@ public sealed class ItsMovementTests(KernelUnderTest kernel)
 
         await vm.Its.IssueAsync(ItsCommand.MoveAll(fromVcpuId: 0, toVcpuId: 2));
         (await vm.Vcpus[0].TakePendingAsync(Arm64Command.LeaveAndReturn)).Should().BeEmpty();
-        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(new Lpi(8201));
-        (await vm.Vcpus[2].TakePendingAsync()).Should().BeEquivalentTo(new IntId[] { new Lpi(8200), new Lpi(8202) });
+        IntId[] ofTheOther = await vm.Vcpus[1].TakePendingAsync(Arm64Command.LeaveAndReturn);
+        IntId[] moved = await vm.Vcpus[2].TakePendingAsync();
+        moved.Should().Contain([new Lpi(8200), new Lpi(8202)]);
+        if (kernel.Has("its-movall-source"))
+        {
+            ofTheOther.Should().Equal(new Lpi(8201));
+            moved.Should().HaveCount(2);
+        }
     }
 
     [Theory]
