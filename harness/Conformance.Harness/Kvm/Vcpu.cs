@@ -327,5 +327,9 @@ public sealed partial class Vcpu : IAsyncDisposable
     }
 
     // A kernel that still answers has lost an event: a broken claim. One that does not runs into the session's own deadline here.
-    private async Task<Exception> MissingAsync(string what) => new MissingEventException($"{Name} {what}; {await ReadControlAsync()}");
+    private async Task<Exception> MissingAsync(string what)
+    {
+        string stopped = _exits.Reader.TryPeek(out GuestExit? exit) ? $"; nobody answered its exit {exit}" : "";
+        return new MissingEventException($"{Name} {what}{stopped}; {await ReadControlAsync()}");
+    }
 }
