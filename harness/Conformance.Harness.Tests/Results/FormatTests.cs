@@ -12,7 +12,7 @@ namespace Conformance.Harness.Tests.Results;
 /// <summary>One run with every verdict in it, in every format: the verdicts stay distinct and nothing missing looks green.</summary>
 public sealed class FormatTests
 {
-    private static readonly RunRecord s_run = new()
+    internal static readonly RunRecord EveryVerdict = new()
     {
         SuiteVersion = "0.1.0",
         Kernel = new KernelIdentity("debian-6.12.117-amd64", "6.12.117+deb13-amd64", "x86_64", "debian:6.12", new string('a', 64), new Dictionary<string, string> { ["kvm.ko"] = new('b', 64) }),
@@ -45,7 +45,7 @@ public sealed class FormatTests
     }
 
     [Fact]
-    public void KtapOfAnEmptyRunIsNotOk() => new Ktap().Write([s_run with { Tests = [], Missing = null }]).Should().Contain("not ok 1 debian-6.12.117-amd64");
+    public void KtapOfAnEmptyRunIsNotOk() => new Ktap().Write([EveryVerdict with { Tests = [], Missing = null }]).Should().Contain("not ok 1 debian-6.12.117-amd64");
 
     [Fact]
     public void JUnitCountsAddUpAndControlCharactersAreGone()
@@ -65,7 +65,7 @@ public sealed class FormatTests
         Write("trx").Should().Be(Write("trx"));
         XNamespace ns = "http://microsoft.com/schemas/VisualStudio/TeamTest/2010";
         XDocument.Parse(Write("trx")).Descendants(ns + "UnitTestResult").Select(r => r.Attribute("outcome")!.Value)
-            .Should().Equal("Passed", "Failed", "NotExecuted", "NotExecuted", "Failed", "Timeout", "Error");
+            .Should().Equal("Passed", "Failed", "NotExecuted", "NotExecuted", "Failed", "Timeout", "Error", "Aborted");
     }
 
     [Fact]
@@ -108,7 +108,7 @@ public sealed class FormatTests
         string[] lines = Write("github").TrimEnd('\n').Split('\n');
         lines.Should().HaveCount(4);
         lines[0].Should().Be("::error file=suites/KvmXen/EventTests.cs,line=7,title=Fail%3A KvmXen.Event.IsFail::6.12.117+deb13-amd64: Fail # because, of: 100 %25%0Asecond line");
-        RunRecord many = s_run with { Tests = [.. Enumerable.Range(0, 30).Select(i => s_run.Tests[1] with { Id = $"KvmXen.Event.Row.{i}" })] };
+        RunRecord many = EveryVerdict with { Tests = [.. Enumerable.Range(0, 30).Select(i => EveryVerdict.Tests[1] with { Id = $"KvmXen.Event.Row.{i}" })] };
         ResultFormat.All.Single(f => f.Name == "github").Write([many]).TrimEnd('\n').Split('\n').Should().HaveCount(10);
     }
 
@@ -118,7 +118,7 @@ public sealed class FormatTests
         string mail = Write("mail");
         mail.Should().StartWith("Something is wrong").And.Contain("1 tests have no verdict");
         mail.Split('\n').Should().OnlyContain(l => l.Length <= 72 || !l.Trim().Contains(' '));
-        ResultFormat.All.Single(f => f.Name == "mail").Write([s_run with { Tests = [s_run.Tests[2]], Missing = null }]).Should().StartWith("Something is wrong");
+        ResultFormat.All.Single(f => f.Name == "mail").Write([EveryVerdict with { Tests = [EveryVerdict.Tests[2]], Missing = null }]).Should().StartWith("Something is wrong");
     }
 
     [Theory]
@@ -139,17 +139,17 @@ public sealed class FormatTests
     [Fact]
     public void TheReportStandsOnItsOwn()
     {
-        string page = new HtmlReport([s_run], [new ReportClause("kvm-xen/a", "A <rule>.", "code xen.c"), new ReportClause("kvm-xen/b", "Untested.", null)], One(Verdict.Pass) with { Kernel = s_run.Kernel })
+        string page = new HtmlReport([EveryVerdict], [new ReportClause("kvm-xen/a", "A <rule>.", "code xen.c"), new ReportClause("kvm-xen/b", "Untested.", null)], One(Verdict.Pass) with { Kernel = EveryVerdict.Kernel })
             .Write((_, _) => null);
         page.Should().Contain("of 8 claims 1 failed, 1 crashed the kernel, 1 hung it, 1 could not be judged, 1 have no verdict").And.Contain("A &lt;rule&gt;.").And.Contain("1 of 2 rules were tested");
         page.Should().NotContain("http://").And.NotContain("https://").And.NotContain("src=").And.NotContain("<link");
     }
 
-    private static string Write(string format) => ResultFormat.All.Single(f => f.Name == format).Write([s_run]);
+    internal static string Write(string format) => ResultFormat.All.Single(f => f.Name == format).Write([EveryVerdict]);
 
-    private static RunRecord One(Verdict? verdict) => s_run with
+    private static RunRecord One(Verdict? verdict) => EveryVerdict with
     {
         Missing = null,
-        Tests = verdict is Verdict v ? [s_run.Tests[0] with { Verdict = v }] : [],
+        Tests = verdict is Verdict v ? [EveryVerdict.Tests[0] with { Verdict = v }] : [],
     };
 }
