@@ -60,7 +60,7 @@ void session_fail(const char *format, ...)
 }
 
 /* From a signal handler: no allocation, and another thread may be in the middle of a frame. */
-static void tell_fault(const siginfo_t *info)
+static void tell_fault(const siginfo_t *info, const ucontext_t *context)
 {
 	struct {
 		struct wire_header h;
@@ -68,12 +68,19 @@ static void tell_fault(const siginfo_t *info)
 		uint32_t size;
 		char text[200];
 	} frame = { .h = { .magic = WIRE_MAGIC, .kind = WIRE_ENDED, .session = session_id } };
+	unsigned long long pc;
 	char where[96];
 
 	if (!program_where(where, sizeof(where)))
 		snprintf(where, sizeof(where), "%s %u", thread_does.what, thread_does.number);
-	snprintf(frame.text, sizeof(frame.text), "%s touched 0x%llx: signal %d (%s)", where,
-		 (unsigned long long)(uintptr_t)info->si_addr, info->si_signo, info->si_signo == SIGBUS ? "Bus error" : "Segmentation fault");
+#ifdef __x86_64__
+	pc = context->uc_mcontext.gregs[REG_RIP];
+#else
+	pc = context->uc_mcontext.pc;
+#endif
+	/* The code and the place tell an access of the agent's own from what a kernel or an emulator made of one. */
+	snprintf(frame.text, sizeof(frame.text), "%s touched 0x%llx: signal %d (%s, code %d at 0x%llx)", where,
+		 (unsigned long long)(uintptr_t)info->si_addr, info->si_signo, info->si_signo == SIGBUS ? "Bus error" : "Segmentation fault", info->si_code, pc);
 	frame.size = (uint32_t)strlen(frame.text);
 	frame.h.length = (uint32_t)(8 + frame.size);
 	for (int i = 0; i < 10000; i++) {
@@ -89,12 +96,11 @@ static void on_fault(int number, siginfo_t *info, void *context)
 {
 	struct sigaction action = { .sa_handler = SIG_DFL };
 
-	(void)context;
 	/* Codes above 0 are the kernel's: it was this thread's own access. */
 	if (info->si_code > 0 && fault_exit)
 		siglongjmp(*fault_exit, 1);
 	if (info->si_code > 0)
-		tell_fault(info);
+		tell_fault(info, context);
 	sigaction(number, &action, NULL);
 	syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), number);
 }
