@@ -173,7 +173,17 @@ internal sealed class KernelHost : IAsyncDisposable
             await target.LoadModulesAsync(_needs.Modules);
         }
 
-        StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
+        try
+        {
+            StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
+        }
+        catch (Exception e)
+        {
+            TargetDeath death = await target.DiagnoseAsync(e);
+            await target.DisposeAsync();
+            throw new BootFailureException($"{Kernel.Id}, when it was up: {death.Reason}\n{death.ConsoleExcerpt}", death, e);
+        }
+
         SuiteRunner.ReportTarget(
             new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion) { Release = StableRelease.ToString() },
             (target as EmulatedTarget)?.Notes ?? []);
