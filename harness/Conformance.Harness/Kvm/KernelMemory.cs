@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Globalization;
+using Conformance.Fixtures;
 
 namespace Conformance.Kvm;
 
@@ -18,7 +19,7 @@ public static class KernelMemory
     /// <param name="copies">Count copies of what user space passed as well: they have caches of their own where the kernel is configured so.</param>
     public static async Task<long> CountSmallObjectsAsync(this KernelSession session, bool copies = false)
     {
-        string text = await session.ReadFileAsync("/proc/slabinfo") ?? "";
+        string text = await session.ReadSlabinfoAsync();
         long count = 0;
         foreach (string line in text.Split('\n').Where(l => l.StartsWith("kmalloc-", StringComparison.Ordinal) || (copies && l.StartsWith("memdup_user-", StringComparison.Ordinal))))
         {
@@ -31,5 +32,13 @@ public static class KernelMemory
         }
 
         return count;
+    }
+
+    /// <summary>/proc/slabinfo; a test that needs it is skipped on a kernel that keeps no count (CONFIG_SLUB_DEBUG).</summary>
+    internal static async Task<string> ReadSlabinfoAsync(this KernelSession session)
+    {
+        string? text = await session.ReadFileAsync("/proc/slabinfo");
+        Skipping.UnlessCapability(text is not null, "slabinfo", "there is no /proc/slabinfo");
+        return text;
     }
 }
