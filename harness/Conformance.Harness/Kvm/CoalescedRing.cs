@@ -71,5 +71,5 @@ public sealed partial class Vm
         Expect(await TryRegisterCoalescedAsync(address, size, pio ? 1u : 0), $"KVM_REGISTER_COALESCED_MMIO(0x{address:x}, {size})");
 
     private async Task<Errno> TryCoalescedAsync(Ioctl request, ulong address, uint size, uint pio) =>
-        (await Session.IoctlAsync(Fd, request, new kvm_coalesced_mmio_zone { addr = address, size = size, pio = pio }, $"0x{address:x} size {size} pio {pio}")).Error;
+        (await Session.IoctlAsync(Fd, request, new kvm_coalesced_mmio_zone { addr = address, size = size, pio = pio }, $"0x{address:x} size {size} pio {pio}")).Outcome;
 }

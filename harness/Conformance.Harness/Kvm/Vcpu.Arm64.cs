@@ -45,7 +45,7 @@ public sealed partial class Vcpu
         byte[] argument = KernelSession.Bytes(init);
         argument.AsSpan(4).Clear();
         BitConverter.TryWriteBytes(argument.AsSpan(4), features);
-        return (await Session.IoctlAsync(Fd, KvmArm64Ioctl.KVM_ARM_VCPU_INIT, argument, $"features 0x{features:x}")).Error;
+        return (await Session.IoctlAsync(Fd, KvmArm64Ioctl.KVM_ARM_VCPU_INIT, argument, $"features 0x{features:x}")).Outcome;
     }
 
     /// <summary>

@@ -14,7 +14,7 @@ public sealed partial class Vcpu
     }
 
     public async Task SetRegistersAsync(kvm_regs registers) =>
-        Vm.Expect((await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_REGS, registers, $"rip 0x{registers.rip:x}")).Error, "KVM_SET_REGS");
+        Vm.Expect((await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_REGS, registers, $"rip 0x{registers.rip:x}")).Outcome, "KVM_SET_REGS");
 
     public async Task<kvm_sregs> GetSpecialRegistersAsync()
     {
@@ -24,7 +24,7 @@ public sealed partial class Vcpu
     }
 
     public async Task SetSpecialRegistersAsync(kvm_sregs registers) =>
-        Vm.Expect((await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_SREGS, registers, $"cr0 0x{registers.cr0:x}")).Error, "KVM_SET_SREGS");
+        Vm.Expect((await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_SREGS, registers, $"cr0 0x{registers.cr0:x}")).Outcome, "KVM_SET_SREGS");
 
     /// <summary>The local APIC's register page: 1024 bytes, a register every 16.</summary>
     public async Task<byte[]> GetLapicAsync()
@@ -33,7 +33,7 @@ public sealed partial class Vcpu
         return answer.Ok ? answer.Data : throw new KvmException("KVM_GET_LAPIC", answer.Error);
     }
 
-    public async Task<Errno> TrySetLapicAsync(byte[] registers) => (await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_LAPIC, registers, "")).Error;
+    public async Task<Errno> TrySetLapicAsync(byte[] registers) => (await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_LAPIC, registers, "")).Outcome;
 
     /// <summary>An MSR as user space reads it; null when KVM does not know it.</summary>
     public async Task<ulong?> GetMsrAsync(uint index)
@@ -54,7 +54,7 @@ public sealed partial class Vcpu
     }
 
     public async Task<Errno> TrySetEventsAsync(kvm_vcpu_events events) =>
-        (await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_VCPU_EVENTS, events, $"flags 0x{events.flags:x}")).Error;
+        (await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_VCPU_EVENTS, events, $"flags 0x{events.flags:x}")).Outcome;
 
     private static byte[] Msr(uint index, ulong value)
     {

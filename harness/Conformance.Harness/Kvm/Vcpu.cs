@@ -220,7 +220,7 @@ public sealed partial class Vcpu : IAsyncDisposable
     }
 
     public async Task<Errno> TrySetMpStateAsync(uint state) =>
-        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_SET_MP_STATE, new kvm_mp_state { mp_state = state }, $"{state}")).Error;
+        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_SET_MP_STATE, new kvm_mp_state { mp_state = state }, $"{state}")).Outcome;
 
     public async Task<uint> GetMpStateAsync()
     {

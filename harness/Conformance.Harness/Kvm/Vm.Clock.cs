@@ -28,6 +28,6 @@ public sealed partial class Vm
     {
         byte[] argument = new byte[48];
         BinaryPrimitives.WriteUInt64LittleEndian(argument, nanoseconds);
-        Expect((await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_CLOCK, argument, $"{nanoseconds}")).Error, $"KVM_SET_CLOCK({nanoseconds})");
+        Expect((await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_CLOCK, argument, $"{nanoseconds}")).Outcome, $"KVM_SET_CLOCK({nanoseconds})");
     }
 }

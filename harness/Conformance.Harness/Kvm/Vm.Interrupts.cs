@@ -11,7 +11,7 @@ public sealed partial class Vm
 
     /// <summary>KVM_IRQFD with any flags and descriptors at all.</summary>
     public async Task<Errno> TryIrqfdAsync(kvm_irqfd irqfd, string what, bool offload = false) =>
-        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_IRQFD, irqfd, what, offload)).Error;
+        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_IRQFD, irqfd, what, offload)).Outcome;
 
     public Task<Errno> TryAssignIrqfdAsync(uint gsi, KernelFd eventfd) =>
         TryIrqfdAsync(new kvm_irqfd { fd = (uint)eventfd.Number, gsi = gsi }, $"assign gsi {gsi} {eventfd}");
@@ -45,7 +45,7 @@ public sealed partial class Vm
 
     /// <param name="flags">Of the table; none is defined.</param>
     public async Task<Errno> TrySetGsiRoutingAsync(uint flags, IReadOnlyList<GsiRoute> routes) =>
-        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_SET_GSI_ROUTING, RoutingTable(flags, routes), string.Join("; ", routes))).Error;
+        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_SET_GSI_ROUTING, RoutingTable(flags, routes), string.Join("; ", routes))).Outcome;
 
     /// <summary>Replaces the routing table.</summary>
     public async Task SetGsiRoutingAsync(params IReadOnlyList<GsiRoute> routes) =>
@@ -89,7 +89,7 @@ public sealed partial class Vm
     // KVM_IRQ_LINE
 
     public async Task<Errno> TryIrqLineAsync(uint irq, bool asserted) => (await Session.IoctlAsync(Fd, KvmIoctl.KVM_IRQ_LINE,
-        new kvm_irq_level { irq = irq, level = asserted ? 1u : 0 }, $"{irq} = {(asserted ? 1 : 0)}")).Error;
+        new kvm_irq_level { irq = irq, level = asserted ? 1u : 0 }, $"{irq} = {(asserted ? 1 : 0)}")).Outcome;
 
     public async Task IrqLineAsync(uint irq, bool asserted) => Expect(await TryIrqLineAsync(irq, asserted), $"KVM_IRQ_LINE({irq}, {asserted})");
 
@@ -104,7 +104,7 @@ public sealed partial class Vm
     // KVM_IOEVENTFD
 
     public async Task<Errno> TryIoeventfdAsync(kvm_ioeventfd argument, string what) =>
-        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_IOEVENTFD, argument, what)).Error;
+        (await Session.IoctlAsync(Fd, KvmIoctl.KVM_IOEVENTFD, argument, what)).Outcome;
 
     public Task<Errno> TryAssignIoeventfdAsync(Ioeventfd match, KernelFd eventfd) => TryIoeventfdAsync(match.Argument(eventfd, 0), $"assign {match} {eventfd}");
 

@@ -16,5 +16,5 @@ public sealed partial class Vm
     }
 
     public async Task<Errno> TrySetIrqchipAsync(byte[] state) =>
-        (await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_IRQCHIP, state, $"chip {BitConverter.ToUInt32(state)}")).Error;
+        (await Session.IoctlAsync(Fd, KvmX86Ioctl.KVM_SET_IRQCHIP, state, $"chip {BitConverter.ToUInt32(state)}")).Outcome;
 }

@@ -72,7 +72,7 @@ public sealed partial class Vm : IAsyncDisposable
     }
 
     public async Task<Errno> TryEnableCapAsync(KvmCap cap, ulong argument, uint flags = 0) => (await Session.IoctlAsync(Fd, KvmIoctl.KVM_ENABLE_CAP,
-        new kvm_enable_cap { cap = (uint)cap, flags = flags, args = argument }, $"{cap.CName()}, 0x{argument:x}")).Error;
+        new kvm_enable_cap { cap = (uint)cap, flags = flags, args = argument }, $"{cap.CName()}, 0x{argument:x}")).Outcome;
 
     /// <summary>Adds one vCPU; it gets the next guest area.</summary>
     public async Task<Vcpu> CreateVcpuAsync(uint id)
@@ -97,7 +97,7 @@ public sealed partial class Vm : IAsyncDisposable
             guest_phys_addr = guestPhysical,
             memory_size = size,
             userspace_addr = address,
-        }, $"slot {slot} gpa 0x{guestPhysical:x} size 0x{size:x}")).Error;
+        }, $"slot {slot} gpa 0x{guestPhysical:x} size 0x{size:x}")).Outcome;
 
     public async Task SetMemoryRegionAsync(uint slot, ulong guestPhysical, ulong size, ulong address, uint flags = 0) => Expect(
         await TrySetMemoryRegionAsync(slot, guestPhysical, size, address, flags), $"KVM_SET_USER_MEMORY_REGION(slot {slot}, gpa 0x{guestPhysical:x})");

@@ -41,7 +41,7 @@ internal sealed class X86Machine(GuestLayout layout) : GuestMachine
         switch (vm.Options.Irqchip)
         {
             case Irqchip.Full:
-                Vm.Expect((await vm.Session.IoctlAsync(vm.Fd, KvmIoctl.KVM_CREATE_IRQCHIP)).Error, "KVM_CREATE_IRQCHIP");
+                Vm.Expect((await vm.Session.IoctlAsync(vm.Fd, KvmIoctl.KVM_CREATE_IRQCHIP)).Outcome, "KVM_CREATE_IRQCHIP");
                 break;
             case Irqchip.Split:
                 Vm.Expect(await vm.TryEnableCapAsync(KvmCap.SplitIrqchip, vm.Options.SplitIrqchipRoutes), "KVM_CAP_SPLIT_IRQCHIP");
@@ -90,6 +90,6 @@ internal sealed class X86Machine(GuestLayout layout) : GuestMachine
         }
 
         int count = entries.Length;
-        Vm.Expect((await vcpu.Vm.Session.IoctlAsync(vcpu.Fd, KvmX86Ioctl.KVM_SET_CPUID2, supported, $"{count} entries")).Error, "KVM_SET_CPUID2");
+        Vm.Expect((await vcpu.Vm.Session.IoctlAsync(vcpu.Fd, KvmX86Ioctl.KVM_SET_CPUID2, supported, $"{count} entries")).Outcome, "KVM_SET_CPUID2");
     }
 }

@@ -35,7 +35,7 @@ public sealed class XenHvm
     // KVM_XEN_HVM_CONFIG
 
     public async Task<Errno> TryConfigureAsync(kvm_xen_hvm_config config) => (await _vm.Session.IoctlAsync(_vm.Fd, KvmX86Ioctl.KVM_XEN_HVM_CONFIG,
-        config, $"flags 0x{config.flags:x} msr 0x{config.msr:x}")).Error;
+        config, $"flags 0x{config.flags:x} msr 0x{config.msr:x}")).Outcome;
 
     public Task<Errno> TryConfigureAsync(uint flags, uint msr = 0x40000000) => TryConfigureAsync(new kvm_xen_hvm_config { flags = flags, msr = msr });
 
@@ -45,7 +45,7 @@ public sealed class XenHvm
     // VM attributes
 
     public async Task<Errno> TrySetAsync(kvm_xen_hvm_attr attribute, string what) =>
-        (await _vm.Session.IoctlAsync(_vm.Fd, KvmX86Ioctl.KVM_XEN_HVM_SET_ATTR, attribute, what)).Error;
+        (await _vm.Session.IoctlAsync(_vm.Fd, KvmX86Ioctl.KVM_XEN_HVM_SET_ATTR, attribute, what)).Outcome;
 
     public async Task<(Errno Error, kvm_xen_hvm_attr Value)> TryGetAsync(ushort type) => await _vm.Session.TryGetAsync(_vm.Fd,
         KvmX86Ioctl.KVM_XEN_HVM_GET_ATTR, new kvm_xen_hvm_attr { type = type }, $"type {type}");
@@ -138,14 +138,14 @@ public sealed class XenHvm
 
     public async Task<Errno> TrySendAsync(uint port, uint vcpu = 0, uint priority = TwoLevel) => (await _vm.Session.IoctlAsync(_vm.Fd,
         KvmX86Ioctl.KVM_XEN_HVM_EVTCHN_SEND, new kvm_irq_routing_xen_evtchn { port = port, vcpu = vcpu, priority = priority },
-        $"port {port} vcpu {vcpu}")).Error;
+        $"port {port} vcpu {vcpu}")).Outcome;
 
     public async Task SendAsync(uint port, uint vcpu = 0) => Expect(await TrySendAsync(port, vcpu), $"KVM_XEN_HVM_EVTCHN_SEND(port {port}, vcpu {vcpu})");
 
     // vCPU attributes
 
     public async Task<Errno> TrySetAsync(Vcpu vcpu, kvm_xen_vcpu_attr attribute, string what) =>
-        (await _vm.Session.IoctlAsync(vcpu.Fd, KvmX86Ioctl.KVM_XEN_VCPU_SET_ATTR, attribute, what)).Error;
+        (await _vm.Session.IoctlAsync(vcpu.Fd, KvmX86Ioctl.KVM_XEN_VCPU_SET_ATTR, attribute, what)).Outcome;
 
     public Task<(Errno Error, kvm_xen_vcpu_attr Value)> TryGetAsync(Vcpu vcpu, ushort type) => _vm.Session.TryGetAsync(vcpu.Fd,
         KvmX86Ioctl.KVM_XEN_VCPU_GET_ATTR, new kvm_xen_vcpu_attr { type = type }, $"type {type}");
