@@ -517,8 +517,9 @@ static void hypercall(struct vcpu *vcpu, struct command *command)
 	asm volatile("" : : : "memory");
 	command->result = registers.ax;
 	command->result2 = 0;
+	/* Code of 32 bits has no say over the upper halves. */
 	for (uint32_t n = 1; n < sizeof(registers) / 8; n++)
-		if (((uint64_t *)&registers)[n] != ((uint64_t *)&passed)[n])
+		if ((((uint64_t *)&registers)[n] ^ ((uint64_t *)&passed)[n]) & (mode & HYPERCALL_32BIT ? UINT32_MAX : UINT64_MAX))
 			command->result2 |= 1 << n;
 }
 

@@ -59,6 +59,25 @@ public sealed class HypercallTests(KernelUnderTest kernel)
         result.Result2.Should().Be(0, "only rax changes");
     }
 
+    [Theory]
+    [InlineData(HypercallMode.Kernel32)]
+    [InlineData(HypercallMode.User32)]
+    [Clause("kvm-xen/hypercall/lower-halves")]
+    public async Task UpperHalvesStayBehindInCompatibilityMode(HypercallMode mode)
+    {
+        const ulong Upper = 0xa5a5a5a5UL << 32;
+        XenDomain domain = await XenDomain.CreateAsync(kernel, OptionsFor(mode, guest32: false));
+        await domain.Vcpu.StartAsync(domain.Script().Add(GuestCommand.Hypercall(domain.Native, mode, Upper | 0x33221100, [.. Narrow.Select(a => Upper | a)])));
+
+        GuestExit exit = await domain.Vcpu.NextExitAsync();
+
+        exit.Run.xen_hcall_longmode.Should().Be(0);
+        exit.Run.xen_hcall_input.Should().Be(0x33221100);
+        exit.XenParams.Should().Equal(Narrow);
+        await domain.Vcpu.ResumeWithAsync(exit, 0);
+        await domain.Vcpu.FinishAsync();
+    }
+
     [Fact]
     [Clause("kvm-xen/hypercall/exit")]
     public async Task RipStaysAtTheInstructionUntilTheAnswer()
