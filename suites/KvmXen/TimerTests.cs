@@ -186,16 +186,19 @@ public sealed class TimerTests(KernelUnderTest kernel)
         (await domain.SharedInfo.PendingAsync()).Should().BeEmpty();
     }
 
-    [Fact]
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
     [Clause("kvm-xen/timer/stale-translation")]
-    public async Task TimerThatCouldNotDeliverDeliversOnceTheVcpuRuns()
+    public async Task TimerThatCouldNotDeliverDeliversOnceTheVcpuRuns(int vcpu)
     {
-        XenDomain domain = await CreateAsync();
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Vcpus = 2, VcpuIds = [3, 5] });
         await domain.MakeTranslationsStaleAsync();
-        await ArmAsync(domain, Port, 1);
+        await ArmAsync(domain, Port, 1, vcpu);
 
-        (await domain.ObserveAsync(VcpuState.NotYetRun, () => Task.CompletedTask)).Should().Equal(domain.Delivered(Port));
-        (await TimerAsync(domain)).ExpiresNs.Should().Be(0);
+        (await domain.ObserveAsync(VcpuState.NotYetRun, () => Task.CompletedTask, vcpu)).Should().Equal(domain.Delivered(Port));
+        (await TimerAsync(domain, vcpu)).ExpiresNs.Should().Be(0);
+        (await domain.VcpuInfos[1 - vcpu].ReadAsync()).UpcallPending.Should().Be(0, "it is the other one's timer");
     }
 
     [Theory]
