@@ -266,7 +266,7 @@ internal static class CommandLine
 
     private static Command Explain(CommandOutput output)
     {
-        Argument<string> id = new("test") { Description = "Id of a test, or of a theory with all its rows." };
+        Argument<string> id = new("test") { Description = "A test, as --test takes it: an id, a theory with all its rows, a class, or a pattern with * and ?." };
         Option<string> results = new("--results") { Description = "Results to say how kernels answered.", HelpName = "DIR", DefaultValueFactory = _ => RunRequest.DefaultOutput };
         Command command = new("explain", "Show what a test claims, the rules it rests on with their sources, and how kernels answered.") { id, results };
         command.SetAction((parsed, cancellation) =>

@@ -11,12 +11,14 @@ internal static class ExplainCommand
     public static async Task<int> RunAsync(Installation installation, string id, string results, CommandOutput output, CancellationToken cancellation)
     {
         IReadOnlyList<ListedTest> tests = await new ListCommand(installation, output).TestsAsync(cancellation).ConfigureAwait(false);
-        List<ListedTest> found = [.. tests.Where(t => t.Id == id || t.Id.StartsWith(id + ".", StringComparison.Ordinal))];
+        TestPattern pattern = new(id);
+        List<ListedTest> found = [.. tests.Where(t => pattern.Matches(t.Id))];
         if (found.Count == 0)
         {
             throw new UsageException($"There is no test '{id}'. {NearestNames.Hint(id, [.. tests.Select(t => t.Id)])}".TrimEnd());
         }
 
+        IReadOnlyList<KnownFailure> known = Ledgers.Load(installation, [], suites: null).Known;
         ClauseIndex clauses = ClauseIndex.Load(installation.Clauses);
         IReadOnlyList<(string Folder, RunRecord Run)> runs = Directory.Exists(results) ? ResultsFolders.Read(results) : [];
         foreach (ListedTest test in found)
@@ -29,6 +31,17 @@ internal static class ExplainCommand
                 output.Out.WriteLine($"  rule      {clause}");
                 output.Out.WriteLine($"            {rule?.Text}");
                 output.Out.WriteLine($"            [{rule?.Source}]");
+            }
+
+            foreach (Fix fix in test.FixedBy)
+            {
+                output.Out.WriteLine($"  fixed by  {fix.Commit} (\"{fix.Subject}\")");
+            }
+
+            foreach (KnownFailure row in known.Where(k => new TestPattern(k.Test).Matches(test.Id)))
+            {
+                output.Out.WriteLine($"  known     {row.Verdict} on {row.Kernels.Text}: {row.Reason}");
+                output.Out.WriteLine($"            [{row.Link}; {row.Place}, {row.Owner}, until {row.Expires:yyyy-MM-dd}]");
             }
 
             foreach ((_, RunRecord run) in runs)

@@ -62,7 +62,7 @@ public static class SuiteRunner
         await using TestFrameworkScope scope = new(suite);
         foreach (CataloguedTest test in await DiscoverAsync(scope, name, cancellation).ConfigureAwait(false))
         {
-            ListedTest listed = new(test.Id, name, test.Clauses, test.NegativeControl, test.Source);
+            ListedTest listed = new(test.Id, name, test.Clauses, test.NegativeControl, test.Source) { FixedBy = test.FixedBy };
             events.Write(JsonSerializer.SerializeToUtf8Bytes(listed, ListedTestContext.Default.ListedTest));
             events.WriteByte((byte)'\n');
         }
@@ -190,7 +190,11 @@ public static class SuiteRunner
 /// <param name="Clauses">Ids of its clauses.</param>
 /// <param name="NegativeControl">Whether it must fail.</param>
 /// <param name="Source">Where it is written, <c>file:line</c>.</param>
-public sealed record ListedTest(string Id, string Suite, IReadOnlyList<string> Clauses, bool NegativeControl, string? Source);
+public sealed record ListedTest(string Id, string Suite, IReadOnlyList<string> Clauses, bool NegativeControl, string? Source)
+{
+    /// <summary>Commits that mended the kernel where the claim did not hold.</summary>
+    public IReadOnlyList<Fix> FixedBy { get; init; } = [];
+}
 
 /// <summary>JSON of <see cref="ListedTest"/>, a line each.</summary>
 [JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase)]
