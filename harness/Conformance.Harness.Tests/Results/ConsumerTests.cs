@@ -21,7 +21,7 @@ public sealed class ConsumerTests : IDisposable
 
     public void Dispose() => _folder.Dispose();
 
-    // XFAIL is a pass to a reader of TAP, and TRX's Timeout, Error and Aborted are of no kind for one that knows three.
+    // XFAIL is a pass to readers of TAP, the kernel's too, and TRX's Timeout, Error and Aborted are of no kind for one that knows three.
     [Theory]
     [InlineData("ktap", """{"ok":false,"passed":2,"failed":5,"skipped":1,"complaints":[]}""")]
     [InlineData("ctrf", """{"ok":false,"passed":1,"failed":3,"skipped":1,"other":3,"pending":0}""")]
@@ -66,7 +66,7 @@ public sealed class ConsumerTests : IDisposable
 
         ToolResult parsed = await Tool.RunAsync("python3", [Path.Combine(kunit, "kunit.py"), "parse", file], "python3", TestContext.Current.CancellationToken);
 
-        parsed.Output.Should().MatchRegex("Testing complete. Ran 8 tests: passed: 1, failed: 5, skipped: 2").And.NotContain("[ERROR]");
+        parsed.Output.Should().Contain("Testing complete. Ran 8 tests: passed: 2, failed: 5, skipped: 1").And.NotContain("[ERROR]");
     }
 
     /// <returns>Folder with the reader and its packages; null when they are not to be had.</returns>
