@@ -61,6 +61,21 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-ioapic/rtc/coalesced-until-eoi")]
+    public async Task TickOfAnEntryThatTheVcpuKnowsAlreadyIsAcknowledged()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector));
+        Vcpu vcpu = vm.Vcpus[0];
+        (await vm.TakeAsync()).Should().Be("-", "the vCPU runs once with the entry before there is a tick");
+
+        (await TickAsync(vm)).Should().Be(1);
+        (await vm.TakeAsync()).Should().Be("0x52");
+        await vcpu.AcknowledgeAsync();
+
+        (await TickAsync(vm)).Should().Be(1);
+    }
+
+    [Fact]
     [Clause("kvm-ioapic/rtc/irq-line-does-not-ask")]
     public async Task UnaskedTickIsNotTracked()
     {

@@ -130,5 +130,8 @@ public sealed class PitTests(KernelUnderTest kernel)
         await TakeAsync(vcpu, Vector, 1);
 
         (await resamplefd.ReadAsync()).Should().Be(1);
+        // A periodic tick follows the last one's acknowledgement only.
+        await vcpu.ExecuteAsync(Program(2, 2400));
+        await TakeAsync(vcpu, Vector, 4);
     }
 }
