@@ -230,7 +230,7 @@ public sealed class ClockTests(KernelUnderTest kernel)
     {
         // A vCPU that moves to another processor has its time written anew as well.
         XenDomain domain = await XenDomain.CreateAsync(kernel);
-        await domain.Vm.Session.StayOnProcessorAsync(0);
+        await domain.Vm.Session.StayOnProcessorAsync(await domain.Vm.Session.FirstProcessorAsync());
         await SetTimeInfoAsync(domain);
         await domain.Vcpu.ExecuteAsync(domain.Script().Add(GuestCommand.Nop));
         uint before = (await TimeInfoAsync(domain)).Version;

@@ -240,8 +240,9 @@ public sealed class RunstateTests(KernelUnderTest kernel)
     {
         XenDomain domain = await CreateQuietAsync();
         XenDomain rival = await XenDomain.CreateAsync(kernel);
-        await rival.Vm.Session.StayOnProcessorAsync(0);
-        await domain.Vm.Session.StayOnProcessorAsync(0);
+        int processor = await domain.Vm.Session.FirstProcessorAsync();
+        await rival.Vm.Session.StayOnProcessorAsync(processor);
+        await domain.Vm.Session.StayOnProcessorAsync(processor);
         await rival.SpinAsync();
         ulong before = await WaitedAsync(domain);
         await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
@@ -263,8 +264,9 @@ public sealed class RunstateTests(KernelUnderTest kernel)
     {
         XenDomain domain = await CreateQuietAsync();
         XenDomain rival = await XenDomain.CreateAsync(kernel);
-        await rival.Vm.Session.StayOnProcessorAsync(0);
-        await domain.Vm.Session.StayOnProcessorAsync(0);
+        int processor = await domain.Vm.Session.FirstProcessorAsync();
+        await rival.Vm.Session.StayOnProcessorAsync(processor);
+        await domain.Vm.Session.StayOnProcessorAsync(processor);
         await rival.SpinAsync();
         await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
         ulong before = await WaitedAsync(domain);
@@ -595,12 +597,13 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         XenDomain domain = await CreateAccountingAsync();
         KernelSession session = domain.Vm.Session;
         await domain.SpinAsync();
-        await PinAsync(session, domain.Vcpu.ThreadId!.Value, 0);
+        int processor = await session.FirstProcessorAsync();
+        await session.StayOnProcessorAsync(processor, domain.Vcpu.ThreadId!.Value);
         XenRunstate before = await StoppedAsync();
 
         await domain.SpinAsync();
-        var program = new AgentProgram("a rival for processor 0") { Deadline = TimeSpan.FromMilliseconds(80) };
-        program.Thread(0).Call(session.Numbers.Getpid, []).Loop(0, 0);
+        var program = new AgentProgram("a rival for the processor") { Deadline = TimeSpan.FromMilliseconds(80) };
+        program.Thread((uint)processor).Call(session.Numbers.Getpid, []).Loop(0, 0);
         await session.Agent.RunProgramAsync(program);
         XenRunstate after = await StoppedAsync();
 
@@ -612,12 +615,5 @@ public sealed class RunstateTests(KernelUnderTest kernel)
             await domain.FenceAsync();
             return await GetAsync(domain);
         }
-    }
-
-    private static async Task PinAsync(KernelSession session, int thread, int processor)
-    {
-        CallResult call = await session.Agent.CallAsync(new SystemCall(session.Numbers.SchedSetaffinity, $"sched_setaffinity({thread}, {processor})")
-            .Arg(thread).Arg(8).In(BitConverter.GetBytes(1UL << processor)));
-        XenDomain.Expect((Errno)call.Errno, "sched_setaffinity");
     }
 }

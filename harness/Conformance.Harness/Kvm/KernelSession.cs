@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Buffers.Binary;
+using System.Globalization;
 using System.Runtime.InteropServices;
 using System.Text;
 using Conformance.Kernels;
@@ -145,13 +146,23 @@ public sealed class KernelSession : IAsyncDisposable
         }
     }
 
-    /// <summary>Binds the thread that makes this session's calls, and the threads it starts from now on, to one processor (sched_setaffinity).</summary>
-    /// <param name="processor">Its number, below 64.</param>
-    public async Task StayOnProcessorAsync(int processor)
+    /// <summary>The first processor that this process may use: 0, unless the machine gives it others only.</summary>
+    public async Task<int> FirstProcessorAsync()
     {
-        byte[] mask = BitConverter.GetBytes(1UL << processor);
-        CallResult bound = await Agent.CallAsync(new SystemCall(Numbers.SchedSetaffinity, $"sched_setaffinity(self, processor {processor})")
-            .Arg(0).Arg(mask.Length).In(mask));
+        string status = await ReadFileAsync("/proc/self/status") ?? "";
+        string allowed = status.Split('\n').FirstOrDefault(l => l.StartsWith("Cpus_allowed_list:", StringComparison.Ordinal)) ?? "Cpus_allowed_list:\t0";
+        return int.Parse(allowed[(allowed.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim().Split('-', ',')[0], CultureInfo.InvariantCulture);
+    }
+
+    /// <summary>Binds a thread of this process, and the threads that it starts from now on, to one processor (sched_setaffinity).</summary>
+    /// <param name="processor">Its number, below 1024.</param>
+    /// <param name="thread">The thread; 0 is the one that makes this session's calls.</param>
+    public async Task StayOnProcessorAsync(int processor, int thread = 0)
+    {
+        byte[] mask = new byte[128];
+        mask[processor / 8] = (byte)(1 << (processor % 8));
+        CallResult bound = await Agent.CallAsync(new SystemCall(Numbers.SchedSetaffinity, $"sched_setaffinity({(thread == 0 ? "self" : thread)}, processor {processor})")
+            .Arg(thread).Arg(mask.Length).In(mask));
         if (bound.Errno != 0)
         {
             throw new KvmException("sched_setaffinity", (Errno)bound.Errno);
