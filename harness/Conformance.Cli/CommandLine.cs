@@ -219,7 +219,7 @@ internal static class CommandLine
     {
         Argument<string> what = new("what") { Description = "tests, clauses, suites or kernels.", DefaultValueFactory = _ => "tests" };
         what.AcceptOnlyFromAmong("tests", "clauses", "suites", "kernels");
-        Command command = new("list", "Show the tests with their ids, the clauses and which have no test, the suites, or the kernels in the cache.") { what };
+        Command command = new("list", "Show the tests with their ids, the clauses and which have no test, the suites, or Debian's kernels in the cache as --kernel takes them.") { what };
         command.SetAction((parsed, cancellation) =>
             new ListCommand(Installation.Find(AppContext.BaseDirectory), output).RunAsync(parsed.GetValue(what)!, cancellation));
         return command;

@@ -62,9 +62,9 @@ internal sealed class ListCommand(Installation installation, CommandOutput outpu
     private void Kernels()
     {
         using KernelStore store = new(CacheDirectory.Default);
-        foreach (CacheEntry entry in store.ListCache().OrderBy(e => e.Name, StringComparer.Ordinal))
+        foreach ((string spec, string release) in store.ListDebian())
         {
-            output.Out.WriteLine($"{entry.Name}  {entry.Kind}  {Number(entry.Bytes >> 20)} MiB  used {entry.LastUsed.ToString("yyyy-MM-dd", CultureInfo.InvariantCulture)}");
+            output.Out.WriteLine($"{spec,-28}  {release}");
         }
     }
 

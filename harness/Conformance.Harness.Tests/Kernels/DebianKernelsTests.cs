@@ -158,6 +158,19 @@ public sealed class DebianKernelsTests : IDisposable
     }
 
     [Fact]
+    public async Task CachedKernelsAreListedAsASpecificationNamesThem()
+    {
+        _archive.AddWhole("sid", "6.12.10-amd64", "6.12.10-1");
+        _archive.AddWhole("sid", "6.12.9-amd64", "6.12.9-1");
+        await PrepareAsync("debian:6.12.10");
+        await PrepareAsync("debian:6.12.9");
+
+        using KernelStore store = _archive.OpenStore();
+
+        store.ListDebian().Should().Equal(("debian:6.12.9:amd64", "6.12.9-amd64"), ("debian:6.12.10:amd64", "6.12.10-amd64"));
+    }
+
+    [Fact]
     public async Task OfflineWithoutItIsTheMachinesFault()
     {
         _archive.AddWhole("sid", "6.12.1-amd64", "6.12.1-1");

@@ -320,6 +320,13 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
         return null;
     }
 
+    /// <summary>The kernels that need no network, as a kernel specification names each, with what it calls itself; oldest first.</summary>
+    public IReadOnlyList<(string Spec, string Release)> Cached() =>
+        [.. Entries().Select(e => e.Entry)
+            .OrderBy(e => new DebianVersion(e.Version))
+            .ThenBy(e => e.Architecture)
+            .Select(e => ($"debian:{new DebianVersion(e.Version).Upstream}:{e.Architecture.DebianName()}", e.Release))];
+
     private IEnumerable<(string Key, DebianEntry Entry)> CachedMatches(KernelSpec.Debian spec, KernelArchitecture architecture)
     {
         return Entries()

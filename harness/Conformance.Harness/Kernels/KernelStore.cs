@@ -65,6 +65,9 @@ public sealed class KernelStore : IDisposable
         }
     }
 
+    /// <summary>Debian's kernels in the cache, which need no network: the specification that names each, and what it calls itself.</summary>
+    public IReadOnlyList<(string Spec, string Release)> ListDebian() => _debian.Cached();
+
     /// <summary>Everything the cache keeps, least recently used first.</summary>
     public IReadOnlyList<CacheEntry> ListCache() => _cache.List();
 
