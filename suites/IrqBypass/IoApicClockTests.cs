@@ -121,6 +121,22 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-ioapic/rtc/lowest-priority")]
+    public async Task TickOfLowestPriorityIsOwedByItsOneTaker()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector, 0xff) with { DeliveryMode = ApicDeliveryMode.LowestPriority, Logical = true }, 2);
+
+        for (int round = 0; round < 2; round++)
+        {
+            (await TickAsync(vm)).Should().Be(1);
+            string taken = await vm.TakeAsync();
+            taken.Should().BeOneOf("0x52 | -", "- | 0x52");
+            (await TickAsync(vm)).Should().Be(0);
+            await vm.Vcpus[taken[0] == '-' ? 1 : 0].AcknowledgeAsync();
+        }
+    }
+
+    [Fact]
     [Clause("kvm-ioapic/rtc/only-its-vector")]
     public async Task AcknowledgementOfAnotherVectorDoesNotCount()
     {
