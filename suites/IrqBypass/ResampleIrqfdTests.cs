@@ -468,12 +468,20 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
         (await resamplefd.ReadAsync()).Should().BeNull("that was a message of the same vector");
     }
 
-    [Fact]
+    [Theory]
+    [InlineData(5)]
+    [InlineData(40)]
     [Clause("kvm-irqfd/resample/pic-eoi")]
-    public async Task AcknowledgementOfThePicNotifies()
+    public async Task AcknowledgementOfThePicNotifies(uint gsi)
     {
         await using Vm vm = await kernel.CreateVmAsync();
         Vcpu vcpu = vm.Vcpus[0];
+        if (gsi != 5)
+        {
+            // The I/O APIC's pin of that number belongs to another GSI.
+            await vm.SetGsiRoutingAsync(GsiRoute.Irqchip(gsi, KvmX86Const.KVM_IRQCHIP_PIC_MASTER, 5), GsiRoute.IoApic(30, 5));
+        }
+
         await vm.BootAsync();
         await vm.SetPicAsync(new kvm_pic_state { imr = 0xdf, irq_base = 0x50, elcr = 0x20, elcr_mask = 0xf8 });
         await vcpu.UpdateLapicAsync(l => l[LapicState.LvtLint0] = 0x700);
@@ -482,7 +490,7 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
         await vcpu.SetHandlersAsync(handlers);
         await using EventFd eventfd = await kernel.CreateEventFdAsync();
         await using EventFd resamplefd = await kernel.CreateEventFdAsync();
-        await vm.AssignResampleIrqfdAsync(5, eventfd, resamplefd);
+        await vm.AssignResampleIrqfdAsync(gsi, eventfd, resamplefd);
 
         await eventfd.SignalAsync();
         await TakeAsync(vcpu, new ApicVector(0x55), 1);
