@@ -346,6 +346,33 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicd/irouter/affinity")]
+    public async Task SpiGoesToTheFirstVcpuUntilItIsRouted()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        await vm.Gic.WriteDistributorAsync(Gicd.Bit(Gicd.Isenabler, s_spi), Gicd.Mask(s_spi));
+        await vm.PulseAsync(s_spi);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().BeEmpty();
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_spi);
+    }
+
+    [Fact]
+    [Clause("arm-gicd/active/stays-with-its-vcpu")]
+    public async Task ActiveInterruptIsDeactivatedByTheVcpuThatTookItThoughItsRouteMoved()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        await vm.Gic.EnableAsync(s_spi);
+        await vm.PulseAsync(s_spi);
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true)).Add(Arm64Command.HaltUntilTaken(s_spi, quiet: true)));
+        await vm.Gic.RouteAsync(s_spi, 1);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.LeaveAndReturn).Add(Arm64Command.Deactivate(s_spi))
+            .Add(Arm64Command.LoadDistributor(Gicd.Isactiver + 4)));
+        results[2].Value.Should().Be(0);
+        await vm.PulseAsync(s_spi);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal([s_spi], "the next goes where the route is");
+    }
+
+    [Fact]
     [Clause("arm-gicd/irouter/bits")]
     public async Task RouterKeepsThreeLevelsOfAffinity()
     {

@@ -155,6 +155,19 @@ public sealed class ItsMovementTests(KernelUnderTest kernel)
         }
     }
 
+    [Fact]
+    [Clause("arm-its/mapc/retargets")]
+    public async Task MappingAnotherCollectionLeavesWhatMoveAllMoved()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 3);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 0);
+        await vm.Its.MapAsync(s_device, new EventId(6), new Lpi(8201), vcpuId: 1);
+        await vm.Its.IssueAsync(ItsCommand.MoveAll(fromVcpuId: 0, toVcpuId: 2), ItsCommand.MapCollection(new CollectionId(1), 1));
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await vm.Vcpus[2].TakePendingAsync()).Should().Contain((IntId)s_lpi);
+    }
+
     [Theory]
     [InlineData(0u, 2u)]
     [InlineData(2u, 1u)]

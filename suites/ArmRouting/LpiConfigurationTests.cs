@@ -279,6 +279,23 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-lpi/disable/retires-pending")]
+    public async Task RetiredLpiIsNotPendingInTheTableOrAfterwards()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SignalMsiAsync(s_device, s_event);
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.StoreRedistributor(0, Gicr.Ctlr, 0)));
+        await vm.Gic.SavePendingTablesAsync();
+        (await vm.ReadMemoryAsync(Vgic.PendingTable(0) + (s_lpi.Value / 8), 1)).Should().Equal((byte)0);
+        // The guest vouches for an empty table, so that nothing is read from it.
+        await vm.Gic.WriteRedistributor64Async(0, Gicr.Pendbaser, Vgic.PendingTable(0) | Gicr.PendbaserPtz);
+        await vm.Gic.EnableLpisAsync();
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+    }
+
+    [Fact]
     [Clause("arm-lpi/enable/needs-an-its")]
     public async Task LpisAreNotEnabledWithoutAnIts()
     {

@@ -47,6 +47,34 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         }
     }
 
+    [Fact]
+    [Clause("arm-msi/device-and-event-select-the-lpi")]
+    public async Task CachedTranslationsAreToldApart()
+    {
+        // Event 0 of device 1, and of device 0 every event of one bit: run together too closely, one of them is the former.
+        const int Bits = 16;
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await vm.Its.MapAsync(new DeviceId(1), new EventId(0), new Lpi(8192));
+        await vm.Its.IssueAsync(ItsCommand.MapDevice(new DeviceId(0), vm.Its.SecondLevel(13), Bits));
+        for (int n = 0; n < Bits; n++)
+        {
+            var lpi = new Lpi((uint)(8193 + n));
+            await vm.Gic.ConfigureAsync(lpi);
+            await vm.Its.IssueAsync(ItsCommand.MapEvent(new DeviceId(0), new EventId(1u << n), lpi, new CollectionId(0)));
+        }
+
+        for (int round = 0; round < 2; round++)
+        {
+            (await vm.SignalMsiAsync(new DeviceId(1), new EventId(0))).Should().Be(1);
+            for (int n = 0; n < Bits; n++)
+            {
+                (await vm.SignalMsiAsync(new DeviceId(0), new EventId(1u << n))).Should().Be(1);
+            }
+
+            (await vm.Vcpus[0].TakePendingAsync()).Should().BeEquivalentTo(Enumerable.Range(0, Bits + 1).Select(n => (IntId)new Lpi((uint)(8192 + n))));
+        }
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
