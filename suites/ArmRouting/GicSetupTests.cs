@@ -305,6 +305,20 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-vgic/redist-region/last-of-adjacent-regions")]
+    public async Task FullRegionBelowAnEmptyOneIsTheLast()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0902_0000, 1, 1))).Should().Be(Errno.None);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer)));
+        results.Select(r => r.Value).Should().Equal(0x010ul);
+    }
+
+    [Fact]
     [Clause("arm-vgic/address/redistributors-of-later-vcpus")]
     public async Task VcpuCreatedAfterTheAddressGetsARedistributor()
     {

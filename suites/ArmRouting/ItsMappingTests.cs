@@ -267,6 +267,8 @@ public sealed class ItsMappingTests(KernelUnderTest kernel)
         await vm.Its.MapAsync(s_device, s_event, new Lpi(8300));
         (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.DiscardEvent(s_device, s_event));
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(0, "there is no second mapping behind the first");
     }
 
     [Fact]
