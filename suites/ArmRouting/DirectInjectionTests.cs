@@ -240,6 +240,25 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
     }
 
+    [Theory]
+    [InlineData(0xc0, false)]
+    [InlineData(0x40, true)]
+    [Clause("arm-gicv4/configuration")]
+    public async Task DirectEventIsTakenByItsPriority(byte priority, bool first)
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenRoutedNicAsync(vm, eventfd);
+        await vm.Gic.ConfigureAsync(s_lpi, priority: priority);
+        await vm.Its.IssueAsync(ItsCommand.Invalidate(s_device, s_event));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        var spi = new Spi(50);
+        await vm.Gic.EnableAsync(spi, priority: 0x80);
+        await vm.PulseAsync(spi);
+        await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(first ? [s_lpi, spi] : new IntId[] { spi, s_lpi });
+    }
+
     [Fact]
     [Clause("arm-gicv4/pending-state-is-handed-over")]
     public async Task EventThatIsPendingBeforehandIsTaken()

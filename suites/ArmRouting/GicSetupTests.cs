@@ -269,6 +269,20 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-vgic/run/failure-is-final")]
+    public async Task FailedFirstRunEndsTheVm()
+    {
+        kernel.RequireChange("arm-failed-run-is-final");
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        (await vm.TryIrqLineAsync(ArmIrqLine.Of(new Spi(40)), false)).Should().Be(Errno.None);
+        (await FirstRunAsync(vm)).Should().Be(Errno.ENXIO);
+        (await vm.TryIrqLineAsync(ArmIrqLine.Of(new Spi(40)), false)).Should().Be(Errno.EIO);
+    }
+
+    [Fact]
     [Clause("arm-vgic/redist-region/filled-in-index-order")]
     public async Task VcpusFillTheRegionsInOrder()
     {

@@ -32,6 +32,42 @@ public sealed class PriorityTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-priority/higher-first")]
+    public async Task HigherPrioritiesAreTakenFirstWhateverTheirNumber()
+    {
+        const int Most = 17;
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        for (int n = 0; n < Most; n++)
+        {
+            await vm.Gic.EnableAsync(new Spi((uint)(40 + n)), priority: (byte)(0xd0 - (n * 8)));
+        }
+
+        // One, two, three and so on, among them as many as there are list registers, raised from the lowest priority up while the guest does nothing.
+        var script = new GuestScript().Add(Arm64Command.EnableGic()).Add(GuestCommand.InterruptsOn);
+        for (uint count = 1; count <= Most; count++)
+        {
+            script.Add(GuestCommand.Ask()).Add(GuestCommand.SpinUntil(new GuestCondition(vm.Vcpus[0].TakenAddress(new Spi(40)), Comparison.AtLeast, count)));
+        }
+
+        await vm.Vcpus[0].StartAsync(script.Add(GuestCommand.InterruptsOff));
+        var expected = new List<IntId>();
+        for (int count = 1; count <= Most; count++)
+        {
+            await vm.Vcpus[0].NextExitAsync();
+            for (int n = 0; n < count; n++)
+            {
+                await vm.PulseAsync(new Spi((uint)(40 + n)));
+            }
+
+            expected.AddRange(Enumerable.Range(0, count).Reverse().Select(n => (IntId)new Spi((uint)(40 + n))));
+            await vm.Vcpus[0].ResumeAsync();
+        }
+
+        await vm.Vcpus[0].FinishAsync();
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(expected);
+    }
+
+    [Fact]
     [Clause("arm-priority/preemption")]
     public async Task HigherPriorityPreemptsAHandler()
     {
