@@ -37,6 +37,25 @@ public sealed class MsiRouteTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
     }
 
+    [Fact]
+    [Clause("arm-msi/route/every-field-counts")]
+    public async Task RouteCarriesTheWholeDeviceAndEvent()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        // Devices and events that share their low bytes, the routed one among them.
+        DeviceId device = new(0x1112);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.Its.IssueAsync(ItsCommand.MapDevice(device, vm.Its.Itt(device), 10));
+        await vm.Its.MapAsync(device, s_event, new Lpi(8201));
+        await vm.Its.MapAsync(device, new EventId(0x305), new Lpi(8202));
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(device, new EventId(0x305))));
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        await eventfd.SignalAsync();
+        await vm.DeassignIrqfdAsync(Gsi, eventfd);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(new Lpi(8202));
+    }
+
     public static TheoryData<string> Fields() => ["device", "event", "upper address", "lower address", "no device id"];
 
     [Theory]

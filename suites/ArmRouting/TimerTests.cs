@@ -32,6 +32,25 @@ public sealed class TimerTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-timer/turned-off-unseen")]
+    public async Task TimerThatWasTurnedOffBeforeItWasTakenExpiresAgain()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.EnableAsync(s_timer, vcpuId: 0);
+        await vm.Vcpus[0].SetHandlerAsync(s_timer, HandlerPolicy.Default with { Actions = [HandlerAction.WriteRegister(IccRegister.CntvCtl, 0)] });
+        // All in one run of the vCPU: it is pending while interrupts are off, is turned off, and expires while the guest reads memory.
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic())
+            .Add(Arm64Command.Write(IccRegister.CntvCval, 0)).Add(Arm64Command.Write(IccRegister.CntvCtl, 1)).Add(Arm64Command.LeaveAndReturn)
+            .Add(Arm64Command.Write(IccRegister.CntvCtl, 0)).Add(Arm64Command.LeaveAndReturn)
+            .Add(GuestCommand.InterruptsOn).Add(GuestCommand.Pause(1))
+            .Add(Arm64Command.Write(IccRegister.CntvCtl, 1))
+            .Add(GuestCommand.SpinUntil(new GuestCondition(vm.Vcpus[0].TakenAddress(s_timer), Comparison.AtLeast, 1), mostReads: 20_000), out int spin)
+            .Add(GuestCommand.InterruptsOff));
+        results[spin].Result2.Should().Be(1);
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(s_timer);
+    }
+
+    [Fact]
     [Clause("arm-timer/wakes")]
     public async Task TimerWakesAHaltedVcpuEachTime()
     {

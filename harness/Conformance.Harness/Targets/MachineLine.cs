@@ -105,6 +105,6 @@ internal abstract record MachineLine
 
         protected override IEnumerable<string> Parts(MachineOptions options) => [];
 
-        protected override string KernelArguments(MachineOptions options) => "console=ttyAMA0 kvm-arm.vgic_v4_enable=1";
+        protected override string KernelArguments(MachineOptions options) => "console=ttyAMA0 kvm-arm.vgic_v4_enable=1 kvm-arm.wfi_trap_policy=trap";
     }
 }
