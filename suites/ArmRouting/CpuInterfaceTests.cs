@@ -20,8 +20,9 @@ public sealed class CpuInterfaceTests(KernelUnderTest kernel)
     private const int Seis = 14;
     private const int A3v = 15;
 
+    // Not group 0 alone: such a guest does not come to run with 7.2 in QEMU 7.2.
     [Theory]
-    [InlineData(0x50ul, 5ul, 4ul, 1ul, 0ul, SplitEoi)]
+    [InlineData(0x50ul, 5ul, 4ul, 0ul, 1ul, SplitEoi)]
     [InlineData(0xa8ul, 3ul, 6ul, 0ul, 1ul, 0ul)]
     [InlineData(0xf8ul, 4ul, 5ul, 1ul, 1ul, CommonBinaryPoint)]
     [InlineData(0x08ul, 6ul, 7ul, 0ul, 0ul, CommonBinaryPoint | SplitEoi)]
