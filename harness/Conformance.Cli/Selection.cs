@@ -74,7 +74,7 @@ internal static class Selection
 
         if (all.FirstOrDefault(s => s.Tests.Any(t => May(pattern, t))) is { } elsewhere)
         {
-            throw new UsageException($"'{pattern}' is a test of {elsewhere.Name} ({string.Join(", ", elsewhere.Architectures.Select(a => a.Name()))}), which is not among the suites chosen.");
+            throw new UsageException($"'{pattern}' is a test of {elsewhere.Name} ({string.Join(", ", elsewhere.Architectures.Select(a => a.Name()))}), which is not among the suites chosen; --arch and --suite choose.");
         }
 
         throw new UsageException(NoSuchTest(pattern, wanted)!);

@@ -168,7 +168,8 @@ public sealed class HtmlReport(IReadOnlyList<RunRecord> runs, IReadOnlyList<Repo
                 }
             }
 
-            _html.Append($"<p>Again: <code>./conformance run --kernel {E(run.Kernel.Source)} --test {E(test.Id)}</code></p>\n</article>\n");
+            string architecture = run.Kernel.Arch == "x86_64" ? string.Empty : $"--arch {E(run.Kernel.Arch)} ";
+            _html.Append($"<p>Again: <code>./conformance run --kernel {E(run.Kernel.Source)} {architecture}--test {E(test.Id)}</code></p>\n</article>\n");
         }
 
         foreach (RunRecord run in runs.Where(r => r.Missing is { Count: > 0 }))
