@@ -75,26 +75,34 @@ public sealed class ConsumerTests : IDisposable
         string folder = Path.Combine(Wire.LocalAgent.Build, "consumers");
         string sources = SourceFolder();
         Directory.CreateDirectory(folder);
-        bool fresh = false;
         foreach (string name in new[] { "package.json", "package-lock.json", "read.mjs" })
         {
-            string text = await File.ReadAllTextAsync(Path.Combine(sources, name));
-            string copy = Path.Combine(folder, name);
-            fresh |= !File.Exists(copy) || await File.ReadAllTextAsync(copy) != text;
-            await File.WriteAllTextAsync(copy, text);
+            File.Copy(Path.Combine(sources, name), Path.Combine(folder, name), overwrite: true);
         }
 
-        if (!fresh && Directory.Exists(Path.Combine(folder, "node_modules")))
+        // Written last: an installation that was cut off is none.
+        string wanted = await File.ReadAllTextAsync(Path.Combine(sources, "package-lock.json"));
+        string installed = Path.Combine(folder, "installed");
+        if (File.Exists(installed) && await File.ReadAllTextAsync(installed) == wanted)
         {
             return folder;
         }
 
+        // A registry may take minutes to say that what npm has is still good; the lock file says so already.
+        using CancellationTokenSource patience = CancellationTokenSource.CreateLinkedTokenSource(TestContext.Current.CancellationToken);
+        patience.CancelAfter(TimeSpan.FromMinutes(4));
         try
         {
-            ToolResult npm = await Tool.RunAsync("npm", ["ci", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund"], "npm", TestContext.Current.CancellationToken);
-            return npm.ExitCode == 0 ? folder : null;
+            ToolResult npm = await Tool.RunAsync("npm", ["ci", "--prefix", folder, "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"], "npm", patience.Token);
+            if (npm.ExitCode != 0)
+            {
+                return null;
+            }
+
+            await File.WriteAllTextAsync(installed, wanted);
+            return folder;
         }
-        catch (MachineFaultException)
+        catch (Exception e) when (e is MachineFaultException || (e is OperationCanceledException && !TestContext.Current.CancellationToken.IsCancellationRequested))
         {
             return null;
         }
