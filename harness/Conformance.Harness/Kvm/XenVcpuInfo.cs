@@ -21,6 +21,12 @@ public readonly record struct PvclockTime(uint Version, ulong TscTimestamp, ulon
         (sbyte)bytes[28],
         bytes[29]);
 
+    /// <summary>
+    /// Whether <see cref="At"/> is kvmclock. It is not on a host whose TSC lost its clocksource's trust: KVM then scales by a frequency that the
+    /// host itself found wrong: seen in emulation of a kernel that calibrated it on a busy machine.
+    /// </summary>
+    public bool IsExact => (Flags & TscStable) != 0;
+
     /// <summary>kvmclock at a guest TSC value, as a guest computes it.</summary>
     public ulong At(ulong tsc)
     {
