@@ -38,6 +38,18 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         return domain;
     }
 
+    /// <summary>The thread that makes this domain's calls shares its processor with a vCPU that never leaves it.</summary>
+    private async Task<XenDomain> CreateBesideARivalAsync()
+    {
+        XenDomain domain = await CreateQuietAsync();
+        XenDomain rival = await XenDomain.CreateAsync(kernel);
+        int processor = await domain.Vm.Session.FirstProcessorAsync();
+        await rival.Vm.Session.StayOnProcessorAsync(processor);
+        await domain.Vm.Session.StayOnProcessorAsync(processor);
+        await rival.SpinAsync();
+        return domain;
+    }
+
     private async Task<XenDomain> CreateAccountingAsync()
     {
         await kernel.RequireXenAsync(KVM_XEN_HVM_CONFIG_RUNSTATE | KVM_XEN_HVM_CONFIG_RUNSTATE_UPDATE_FLAG);
@@ -238,12 +250,7 @@ public sealed class RunstateTests(KernelUnderTest kernel)
     [Clause("kvm-xen/runstate/steal")]
     public async Task WaitingIsCountedOnceAndOnlySinceTheDataWasSet()
     {
-        XenDomain domain = await CreateQuietAsync();
-        XenDomain rival = await XenDomain.CreateAsync(kernel);
-        int processor = await domain.Vm.Session.FirstProcessorAsync();
-        await rival.Vm.Session.StayOnProcessorAsync(processor);
-        await domain.Vm.Session.StayOnProcessorAsync(processor);
-        await rival.SpinAsync();
+        XenDomain domain = await CreateBesideARivalAsync();
         ulong before = await WaitedAsync(domain);
         await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
         await SetAsync(domain, Current, new XenRunstate { State = XenRunstate.BlockedState });
@@ -262,12 +269,7 @@ public sealed class RunstateTests(KernelUnderTest kernel)
     [Clause("kvm-xen/runstate/steal")]
     public async Task WaitingWhileRunningIsRunnableTime()
     {
-        XenDomain domain = await CreateQuietAsync();
-        XenDomain rival = await XenDomain.CreateAsync(kernel);
-        int processor = await domain.Vm.Session.FirstProcessorAsync();
-        await rival.Vm.Session.StayOnProcessorAsync(processor);
-        await domain.Vm.Session.StayOnProcessorAsync(processor);
-        await rival.SpinAsync();
+        XenDomain domain = await CreateBesideARivalAsync();
         await SetAsync(domain, Data, Sample with { State = XenRunstate.RunningState });
         ulong before = await WaitedAsync(domain);
         ulong waited = 0;
