@@ -10,12 +10,13 @@ const readers = {
     const leaves = { passed: 0, failed: 0, skipped: 0 };
     const complaints = [];
     const watch = (parser) => {
-      parser.on("child", watch);
-      let tests = 0, children = 0;
-      parser.on("child", () => children++);
+      let parent = false;
+      parser.on("child", (child) => {
+        parent = true;
+        watch(child);
+      });
       parser.on("assert", (result) => {
-        tests++;
-        if (children === 0) leaves[result.skip ? "skipped" : result.ok ? "passed" : "failed"]++;
+        if (!parent) leaves[result.skip ? "skipped" : result.ok ? "passed" : "failed"]++;
       });
       parser.on("complete", (end) => complaints.push(...end.failures.filter((f) => f.tapError).map((f) => f.tapError)));
     };
