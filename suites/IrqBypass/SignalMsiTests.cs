@@ -377,6 +377,19 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].ReadLapicAsync()).Vectors(LapicState.TriggerMode).Should().Equal(Vectors.B);
     }
 
+    [Theory]
+    [InlineData(0x8000, true)]
+    [InlineData(0x4000, false)]
+    [Clause("kvm-signal-msi/trigger-mode")]
+    public async Task TriggerModeIsNotTheAssertBit(uint bits, bool level)
+    {
+        await using Vm vm = await CreateAsync(1);
+
+        await vm.SignalMsiAsync(MsiMessage.Fixed(0, Vector) with { Data = Vector.Value | bits });
+
+        (await vm.Vcpus[0].ReadLapicAsync()).Vectors(LapicState.TriggerMode).Should().Equal(level ? [Vector] : []);
+    }
+
     [Fact]
     [Clause("kvm-signal-msi/level-needs-no-assert-bit")]
     public async Task LevelTriggeredMessageIsDeliveredWithoutItsAssertBit()
