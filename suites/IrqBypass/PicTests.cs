@@ -258,7 +258,7 @@ public sealed class PicTests(KernelUnderTest kernel)
         foreach ((ulong pin, bool pending) in new[] { (3ul, true), (6ul, true), (7ul, false) })
         {
             await OutAsync(vm, PicPort.MasterCommand, 0x0c);
-            (await InAsync(vm, PicPort.MasterCommand)).Should().Be(pin | (pending && kernel.Has("pic-poll-pending-bit") ? 0x80ul : 0));
+            (await InAsync(vm, PicPort.MasterCommand)).Should().BeOneOf(pending && kernel.Has("pic-poll-pending-bit") ? [pin | 0x80] : pending ? [pin, pin | 0x80] : [pin]);
         }
 
         (await vm.TakeAsync()).Should().Be("-");
