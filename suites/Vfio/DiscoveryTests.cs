@@ -34,8 +34,9 @@ public sealed class DiscoveryTests(KernelUnderTest kernel)
     public async Task ConventionalDevice()
     {
         await using EduDevice edu = await kernel.OpenEduAsync();
-        (await edu.Vfio.TryIrqInfoAsync((uint)IrqIndex.Err)).Error.Should().Be(Errno.EINVAL);
-        Snapshot.Verify(await DescribeAsync("edu", edu.Vfio));
+        Errno error = (await edu.Vfio.TryIrqInfoAsync((uint)IrqIndex.Err)).Error;
+        error.Should().BeOneOf(Errno.EINVAL, Errno.None);
+        Snapshot.Verify(await DescribeAsync("edu", edu.Vfio), error == Errno.None ? "err-of-every-device" : null);
     }
 
     [Fact]
