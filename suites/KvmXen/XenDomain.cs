@@ -59,6 +59,9 @@ public sealed record XenDomainOptions
     /// <summary>vcpu_infos are registered by the test, later.</summary>
     public bool WithoutVcpuInfo { get; init; }
 
+    /// <summary>The vCPUs' Xen ids, their positions, are not told to the kernel.</summary>
+    public bool WithoutXenVcpuIds { get; init; }
+
     public uint Flags { get; init; } = KvmXenConst.KVM_XEN_HVM_CONFIG_INTERCEPT_HCALL | KvmXenConst.KVM_XEN_HVM_CONFIG_EVTCHN_SEND;
 
     public uint Msr { get; init; } = 0x40000000;
@@ -202,6 +205,11 @@ internal sealed class XenDomain
         if (Options.Upcall == UpcallPath.VcpuVector)
         {
             await Xen.SetVcpuUpcallVectorAsync(Vcpus[index], Upcall);
+        }
+
+        if (!Options.WithoutXenVcpuIds)
+        {
+            Expect(await Xen.TrySetVcpuIdAsync(Vcpus[index], (uint)index), "VCPU_ID");
         }
     }
 
