@@ -55,6 +55,19 @@ public sealed class CpuInterfaceTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-cpu-interface/starts-disabled")]
+    public async Task VcpuThatNeverRanLetsNothingThrough()
+    {
+        await using Vm vm = await kernel.CreateBlankGicVmAsync(vcpus: 2);
+        foreach (IccRegister register in new[] { IccRegister.Igrpen0, IccRegister.Igrpen1, IccRegister.Pmr, IccRegister.Ap0r0, IccRegister.Ap1r0 })
+        {
+            (await vm.Gic.ReadCpuRegisterAsync(1, register)).Should().Be(0, $"{register}");
+        }
+
+        (await vm.Gic.ReadCpuRegisterAsync(1, IccRegister.Ctlr) & (CommonBinaryPoint | SplitEoi)).Should().Be(0);
+    }
+
+    [Fact]
     [Clause("arm-cpu-interface/common-binary-point")]
     public async Task CommonBinaryPointHidesTheOther()
     {

@@ -261,6 +261,27 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicv4/follows-its-vcpu")]
+    public async Task RunningVcpuIsReachedOnEachProcessor()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        int[] processors = await vm.Session.ProcessorsAsync();
+        Skipping.UnlessHardware(processors.Length > 1, "a second processor", $"{processors.Length} processor");
+        await using E1000eDevice nic = await OpenDirectNicAsync(vm, eventfd);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        uint times = 0;
+        foreach (int processor in new[] { processors[0], processors[1], processors[0], processors[1] })
+        {
+            await vm.Session.StayOnProcessorAsync(processor, vm.Vcpus[0].ThreadId!.Value);
+            await vm.Vcpus[0].SpinUntilTakenAsync(s_lpi, ++times);
+            await nic.RaiseAsync(IrqIndex.Msix);
+            await vm.Vcpus[0].FinishAsync();
+            (await vm.Vcpus[0].TakenAsync()).Should().Equal([s_lpi], $"the vCPU is on processor {processor}");
+        }
+    }
+
+    [Fact]
     [Clause("arm-gicv4/pending-state-is-handed-over")]
     public async Task EventThatIsPendingBeforehandIsTaken()
     {

@@ -334,4 +334,20 @@ public sealed class ItsRegisterTests(KernelUnderTest kernel)
         await vm.Its.ConfigureAsync();
         (await vm.SignalMsiAsync(new DeviceId(0x12), new EventId(5))).Should().Be(0);
     }
+
+    [Fact]
+    [Clause("arm-its/reset/forgets-everything")]
+    public async Task ResetForgetsCollections()
+    {
+        var device = new DeviceId(0x12);
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await vm.Its.MapAsync(device, new EventId(5), new Lpi(8200));
+        await vm.Its.ResetAsync();
+        await vm.Its.ConfigureAsync();
+        await vm.Its.IssueAsync(vm.Its.MapDevice(device), ItsCommand.MapEvent(device, new EventId(5), new Lpi(8200), new CollectionId(0)));
+        (await vm.SignalMsiAsync(device, new EventId(5))).Should().Be(0, "the collection has no vCPU");
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(new CollectionId(0), 0));
+        (await vm.SignalMsiAsync(device, new EventId(5))).Should().Be(1);
+    }
 }

@@ -127,6 +127,30 @@ public sealed class RestoreTablesTests(KernelUnderTest kernel)
         }
     }
 
+    [Theory]
+    [InlineData("collection", Errno.EEXIST)]
+    [InlineData("device", Errno.EFAULT)]
+    [InlineData("event", Errno.EINVAL)]
+    [Clause("arm-its-restore/inconsistent-tables")]
+    public async Task EntriesBeforeAnInconsistentOneDoNotStay(string what, Errno expected)
+    {
+        const ulong Untouched = 0xa5a5_a5a5_a5a5_a5a5;
+        await using Vm vm = await WithTablesAsync(vcpus: 1);
+        await WriteAsync(vm, vm.Its.CollectionTable, (0, SaveTablesTests.Cte(0, 9)), (1, what == "collection" ? SaveTablesTests.Cte(0, 9) : 0), (2, 0));
+        await WriteAsync(vm, vm.Its.DeviceTable, ((int)Device, SaveTablesTests.Dte(1, Itt(vm, 0), 4)));
+        await WriteAsync(vm, vm.Its.DeviceTable, ((int)Device + 1, SaveTablesTests.Dte(0, what == "device" ? 0x20_0000_0000 : Itt(vm, 1), 4)));
+        await WriteAsync(vm, Itt(vm, 0), ((int)Event, SaveTablesTests.Ite(0, s_lpi.Value, 9)));
+        await WriteAsync(vm, Itt(vm, 1), ((int)Event, SaveTablesTests.Ite(0, what == "event" ? 8191u : 8201u, 9)));
+        (await vm.Its.TryRestoreTablesAsync()).Should().Be(expected);
+
+        // What the ITS knows is what it saves.
+        await WriteAsync(vm, vm.Its.CollectionTable, (0, Untouched));
+        await WriteAsync(vm, vm.Its.DeviceTable, ((int)Device, Untouched), ((int)Device + 1, Untouched));
+        await vm.Its.SaveTablesAsync();
+        (await SaveTablesTests.WordsAsync(vm, vm.Its.CollectionTable, 0)).Should().Equal([0ul], "there is no collection");
+        (await SaveTablesTests.WordsAsync(vm, vm.Its.DeviceTable, (int)Device, (int)Device + 1)).Should().Equal([Untouched, Untouched], "there is no device");
+    }
+
     [Fact]
     [Clause("arm-its-restore/indirect")]
     public async Task IndirectDeviceTableIsWalked()

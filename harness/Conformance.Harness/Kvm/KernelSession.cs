@@ -147,11 +147,16 @@ public sealed class KernelSession : IAsyncDisposable
     }
 
     /// <summary>The first processor that this process may use: 0, unless the machine gives it others only.</summary>
-    public async Task<int> FirstProcessorAsync()
+    public async Task<int> FirstProcessorAsync() => (await ProcessorsAsync())[0];
+
+    /// <summary>The processors that this process may use.</summary>
+    public async Task<int[]> ProcessorsAsync()
     {
         string status = await ReadFileAsync("/proc/self/status") ?? "";
         string allowed = status.Split('\n').FirstOrDefault(l => l.StartsWith("Cpus_allowed_list:", StringComparison.Ordinal)) ?? "Cpus_allowed_list:\t0";
-        return int.Parse(allowed[(allowed.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim().Split('-', ',')[0], CultureInfo.InvariantCulture);
+        return [.. allowed[(allowed.IndexOf(':', StringComparison.Ordinal) + 1)..].Trim().Split(',')
+            .Select(r => r.Split('-').Select(n => int.Parse(n, CultureInfo.InvariantCulture)).ToArray())
+            .SelectMany(r => Enumerable.Range(r[0], r[^1] - r[0] + 1))];
     }
 
     /// <summary>Binds a thread of this process, and the threads that it starts from now on, to one processor (sched_setaffinity).</summary>
