@@ -21,6 +21,7 @@ public sealed class FaultTests
             ["KernelStopsAnswering"] = Verdict.Hang,
             ["KernelWarnsWhileTheTestPasses"] = Verdict.Crash,
             ["QemuIsKilled"] = Verdict.Broken,
+            ["SessionCannotBeKilled"] = Verdict.Hang,
             ["SessionDies"] = Verdict.Broken,
             ["GuestNeverComesBack"] = Verdict.Fail,
             ["ClaimIsBroken"] = Verdict.Fail,
@@ -31,6 +32,7 @@ public sealed class FaultTests
         run["KernelPanicsInTheMiddle"].Reason.Should().Contain("sysrq");
         run["KernelWarnsWhileTheTestPasses"].Reason.Should().Be("WARNING in kvm_xen_set_evtchn");
         run["GuestNeverComesBack"].Reason.Should().Contain("at command 0 of 1");
+        run["SessionCannotBeKilled"].Reason.Should().Contain("it sleeps uninterruptibly");
         run["IoctlIsRefused"].Reason.Should().Contain("KVM_SET_GSI_ROUTING").And.Contain("EINVAL");
         exit.Should().Be(ExitCode.KernelDied, run.Printed);
     }

@@ -51,6 +51,26 @@ public sealed class FaultTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    public async Task SessionCannotBeKilled()
+    {
+        const uint Mount = 165;
+        KernelSession frozen = await kernel.CreateSessionAsync();
+        KernelSession session = await kernel.CreateSessionAsync();
+        // The freezer of cgroup v1 lets none of its processes die.
+        await MakeFolderAsync("/freezer");
+        CallResult mounted = await session.Agent.CallAsync(new SystemCall(Mount, "mount(freezer)")
+            .In("none\0"u8.ToArray()).In("/freezer\0"u8.ToArray()).In("cgroup\0"u8.ToArray()).Arg(0).In("freezer\0"u8.ToArray()));
+        mounted.Errno.Should().Be(0);
+        await MakeFolderAsync("/freezer/it");
+        await session.WriteFileAsync("/freezer/it/cgroup.procs", $"{frozen.Agent.Pid}");
+        await session.WriteFileAsync("/freezer/it/freezer.state", "FROZEN");
+        frozen.Agent.ClosePatience = TimeSpan.FromSeconds(3);
+
+        async Task MakeFolderAsync(string path) =>
+            await session.Agent.CallAsync(new SystemCall(session.Numbers.Mkdirat, $"mkdir({path})").Arg(-100).In([.. System.Text.Encoding.ASCII.GetBytes(path), 0]).Arg(0x1ed));
+    }
+
+    [Fact]
     public async Task GuestNeverComesBack()
     {
         await using Vm vm = await kernel.CreateVmAsync();

@@ -93,7 +93,20 @@ internal sealed class TestSessions(KernelHost host, TestEvidence evidence)
         // The test's own deadline may have passed; ending is not the test's business any more.
         using var patience = new CancellationTokenSource(KernelHost.AnswerPatience);
         session.Agent.Deadline = patience.Token;
-        await session.DisposeAsync();
+        try
+        {
+            await session.DisposeAsync();
+        }
+        catch (SessionDeadlineException) when (_target is Target target)
+        {
+            if (await StuckThread.FindAsync(target, host.Kernel.Architecture, session.Agent.Pid) is { } stuck)
+            {
+                evidence.AddConsole(stuck.Text);
+                evidence.Decide(Verdict.Hang, stuck.Reason);
+            }
+
+            throw;
+        }
     }
 
     private async Task<KernelSession> OpenLockedAsync()

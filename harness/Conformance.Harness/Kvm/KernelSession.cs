@@ -120,6 +120,37 @@ public sealed class KernelSession : IAsyncDisposable
         }
     }
 
+    /// <summary>The names in a folder that do not begin with a dot, in ordinal order.</summary>
+    public async Task<IReadOnlyCollection<string>> ListFolderAsync(string path)
+    {
+        const int LengthOffset = 16, NameOffset = 19;
+        await using KernelFd folder = await OpenAsync(path, writable: false);
+        var names = new SortedSet<string>(StringComparer.Ordinal);
+        while (true)
+        {
+            CallResult call = await Agent.CallAsync(new SystemCall(Numbers.Getdents64, $"getdents({path})").Arg(folder.Number).Out(8192).Arg(8192));
+            if (call.Errno != 0)
+            {
+                throw new KvmException($"getdents({path})", (Errno)call.Errno);
+            }
+
+            if (call.Result == 0)
+            {
+                return names;
+            }
+
+            for (int at = 0; at < call.Result; at += BinaryPrimitives.ReadUInt16LittleEndian(call.Buffers[0].AsSpan(at + LengthOffset)))
+            {
+                ReadOnlySpan<byte> name = call.Buffers[0].AsSpan(at + NameOffset);
+                string text = Encoding.ASCII.GetString(name[..name.IndexOf((byte)0)]);
+                if (text[0] != '.')
+                {
+                    names.Add(text);
+                }
+            }
+        }
+    }
+
     /// <summary>Writes text to an existing file, in one write, as procfs and sysfs want it.</summary>
     public async Task<Errno> TryWriteFileAsync(string path, string text)
     {

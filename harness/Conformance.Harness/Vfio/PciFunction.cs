@@ -12,39 +12,12 @@ namespace Conformance.Vfio;
 /// <param name="Address">As sysfs spells it: <c>0000:01:00.0</c>.</param>
 public sealed record PciFunction(string Address)
 {
-    private const int DirectoryEntryName = 19;
-
     private string Folder => $"/sys/bus/pci/devices/{Address}";
 
     /// <summary>Every function, in the order of their addresses.</summary>
     public static async Task<IReadOnlyList<PciFunction>> ListAsync(KernelSession session)
     {
-        await using KernelFd folder = await session.OpenAsync("/sys/bus/pci/devices", writable: false);
-        var names = new SortedSet<string>(StringComparer.Ordinal);
-        while (true)
-        {
-            CallResult call = await session.Agent.CallAsync(
-                new SystemCall(session.Numbers.Getdents64, $"getdents({folder.Name})").Arg(folder.Number).Out(8192).Arg(8192));
-            if (call.Errno != 0)
-            {
-                throw new KvmException("getdents(/sys/bus/pci/devices)", (Errno)call.Errno);
-            }
-
-            if (call.Result == 0)
-            {
-                return [.. names.Select(n => new PciFunction(n))];
-            }
-
-            for (int at = 0; at < call.Result; at += BinaryPrimitives.ReadUInt16LittleEndian(call.Buffers[0].AsSpan(at + 16)))
-            {
-                ReadOnlySpan<byte> name = call.Buffers[0].AsSpan(at + DirectoryEntryName);
-                string text = Encoding.ASCII.GetString(name[..name.IndexOf((byte)0)]);
-                if (text[0] != '.')
-                {
-                    names.Add(text);
-                }
-            }
-        }
+        return [.. (await session.ListFolderAsync("/sys/bus/pci/devices")).Select(n => new PciFunction(n))];
     }
 
     /// <summary>The first function with these ids; null when there is none.</summary>
