@@ -282,6 +282,25 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicv4/follows-its-vcpu")]
+    public async Task DoorbellStaysWithItsVcpu()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await RequireDirectInjectionAsync(vm.Session);
+        int[] processors = await vm.Session.ProcessorsAsync();
+        Skipping.UnlessHardware(processors.Length > 1, "a second processor", $"{processors.Length} processor");
+        await vm.Vcpus[0].TakePendingAsync();
+        string irq = (await DoorbellsAsync(vm.Session)).Should().ContainSingle("there is one vCPU").Which.Split(':')[0].Trim();
+        foreach (int processor in new[] { processors[0], processors[1], processors[0] })
+        {
+            await vm.Session.StayOnProcessorAsync(processor, vm.Vcpus[0].ThreadId!.Value);
+            await vm.Vcpus[0].TakePendingAsync();
+            // Where the vPE is mapped is where its doorbell goes.
+            (await vm.Session.ReadFileAsync($"/proc/irq/{irq}/smp_affinity_list"))!.Trim().Should().Be($"{processor}");
+        }
+    }
+
+    [Fact]
     [Clause("arm-gicv4/pending-state-is-handed-over")]
     public async Task EventThatIsPendingBeforehandIsTaken()
     {
@@ -292,6 +311,21 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
         await vm.AssignIrqfdAsync(Gsi, eventfd);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
         await nic.RaiseAsync(IrqIndex.Msix);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Fact]
+    [Clause("arm-gicv4/pending-state-is-handed-over")]
+    public async Task DisabledEventThatIsPendingBeforehandIsTakenWhenItIsEnabled()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using E1000eDevice nic = await OpenRoutedNicAsync(vm, eventfd);
+        await ConfigureAsync(vm, enabled: false);
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        await vm.AssignIrqfdAsync(Gsi, eventfd);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty("it is disabled");
+        await ConfigureAsync(vm, enabled: true);
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
     }
 

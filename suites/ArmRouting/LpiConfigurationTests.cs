@@ -158,6 +158,34 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_lpi);
     }
 
+    [Fact]
+    [Clause("arm-lpi/invlpir/needs-lpis-enabled")]
+    public async Task RedistributorWithLpisOffReadsNoneOfItsOwn()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await vm.Its.MapAsync(s_device, s_event, s_lpi, vcpuId: 1);
+        await vm.Gic.ConfigureAsync(s_lpi, enabled: false);
+        await vm.Vcpus[1].ExecuteAsync(new GuestScript()
+            .Add(Arm64Command.StoreRedistributor(1, Gicr.Ctlr, 0))
+            .Add(Arm64Command.StoreRedistributor(1, Gicr.Invallr, 0, AccessWidth.Qword))
+            .Add(Arm64Command.StoreRedistributor(1, Gicr.Ctlr, Gicr.CtlrEnableLpis)));
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_lpi);
+    }
+
+    [Fact]
+    [Clause("arm-lpi/configuration/read-again-when-told")]
+    public async Task FirstLpiIsInvalidatedByTheRedistributor()
+    {
+        var first = new Lpi(8192);
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await vm.Its.MapAsync(s_device, s_event, first);
+        await vm.Gic.ConfigureAsync(first, enabled: false);
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.StoreRedistributor(0, Gicr.Invlpir, first.Value, AccessWidth.Qword)));
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty("it is disabled");
+    }
+
     [Theory]
     [InlineData(0xa4u, 8200ul)]
     [InlineData(0xb4u, 0ul)]

@@ -56,6 +56,23 @@ public sealed class MsiRouteTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(new Lpi(8202));
     }
 
+    // When the last resampling irqfd of a GSI goes, KVM lowers the line of that GSI.
+    [Fact]
+    [Clause("arm-msi/route/has-no-line")]
+    public async Task LoweringAMessageRaisesNothing()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, vm.Its.Message(s_device, s_event)));
+        await vm.AssignResampleIrqfdAsync(Gsi, eventfd, resamplefd);
+        await vm.DeassignIrqfdAsync(Gsi, eventfd);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(1);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal([s_lpi], "the event is mapped");
+    }
+
     public static TheoryData<string> Fields() => ["device", "event", "upper address", "lower address", "no device id"];
 
     [Theory]

@@ -170,6 +170,21 @@ public sealed class RestoreTablesTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEquivalentTo(new IntId[] { new Lpi(8200), new Lpi(8201) });
     }
 
+    [Theory]
+    [InlineData(7, Errno.None)]
+    [InlineData(8, Errno.EINVAL)]
+    [Clause("arm-its-restore/inconsistent-tables")]
+    public async Task DeviceIdHasAtMostSixteenBits(int page, Errno expected)
+    {
+        await using Vm vm = await WithTablesAsync(vcpus: 1, indirect: true);
+        // 8192 devices to a page of the second level.
+        await WriteAsync(vm, vm.Its.DeviceTable, (page, Gits.Valid | vm.Its.SecondLevel(0)));
+        await WriteAsync(vm, vm.Its.CollectionTable, (0, SaveTablesTests.Cte(0, 9)), (1, 0));
+        await WriteAsync(vm, vm.Its.SecondLevel(0), ((int)Device, SaveTablesTests.Dte(0, Itt(vm, 0), 4)));
+        await WriteAsync(vm, Itt(vm, 0), ((int)Event, SaveTablesTests.Ite(0, s_lpi.Value, 9)));
+        (await vm.Its.TryRestoreTablesAsync()).Should().Be(expected);
+    }
+
     [Fact]
     [Clause("arm-its-restore/scan-stops-at-the-last")]
     public async Task ScanStopsAtTheLastEntry()
