@@ -178,21 +178,23 @@ public sealed class IoApicStateTests(KernelUnderTest kernel)
         (await vm.TakeAsync()).Should().Be("-");
     }
 
-    [Fact]
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
     [Clause("kvm-ioapic/state/replaces-pending")]
-    public async Task StateForgetsWhichEdgesWereDelivered()
+    public async Task StateForgetsWhichEdgesWereDelivered(bool level)
     {
         await using Vm vm = await CreateAsync();
         await vm.SetRedirectionAsync(Pin, RedirectionEntry.Edge(Vectors.A));
         await vm.IrqLineAsync(Pin, true);
         (await vm.DrainPendingAsync()).Should().Be("0x41");
         IoApicState state = IoApicState.New();
-        state[Pin] = RedirectionEntry.Edge(Vectors.A) with { IsMasked = true };
+        state[Pin] = RedirectionEntry.Edge(Vectors.A) with { Level = level, IsMasked = true };
         state.Irr = 1u << Pin;
 
         await vm.SetIoApicAsync(state);
 
-        (await vm.GetIoApicAsync()).Irr.Should().Be(1u << Pin, "this state's edge is owed, whatever the last one's was");
+        (await vm.GetIoApicAsync()).Irr.Should().Be(1u << Pin, "this state's line is up, whatever the last one's was");
     }
 
     [Fact]
@@ -215,6 +217,20 @@ public sealed class IoApicStateTests(KernelUnderTest kernel)
         await vcpu.AcknowledgeAsync();
 
         (await vm.TakeAsync()).Should().Be("0x41", "the line is up");
+    }
+
+    [Fact]
+    [Clause("kvm-ioapic/state/remote-irr-of-an-edge")]
+    public async Task RestoredRemoteIrrOfAnEdgeHoldsNothingBack()
+    {
+        await using Vm vm = await CreateAsync();
+        IoApicState state = IoApicState.New();
+        state[Pin] = RedirectionEntry.Edge(Vectors.A) with { RemoteIrr = true };
+
+        await vm.SetIoApicAsync(state);
+        await vm.IrqLineAsync(Pin, true);
+
+        (await vm.PendingAsync()).Should().Be("0x41");
     }
 
     [Fact]

@@ -248,6 +248,23 @@ public sealed class PicTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-irqfd/resample/pic-eoi")]
+    public async Task AcknowledgementOfASlavesPinNotifiesItsResampler()
+    {
+        await using Vm vm = await CreateAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
+        await vm.AssignResampleIrqfdAsync(12, eventfd, resamplefd);
+        await eventfd.SignalAsync();
+        (await vm.TakeAsync()).Should().Be("0x5c");
+        (await resamplefd.ReadAsync()).Should().BeNull();
+
+        await EoiAsync(vm, 12);
+
+        (await resamplefd.ReadAsync()).Should().Be(1);
+    }
+
+    [Fact]
     [Clause("kvm-pic/read/poll")]
     public async Task PollAcknowledgesTheHighestRequest()
     {

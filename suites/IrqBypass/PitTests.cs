@@ -64,9 +64,11 @@ public sealed class PitTests(KernelUnderTest kernel)
         await TakeAsync(vcpu, Vector, 3);
     }
 
-    [Fact]
+    [Theory]
+    [InlineData(0, false)]
+    [InlineData(5, true)]
     [Clause("kvm-ioapic/pit/only-unmasking-restarts")]
-    public async Task RewritingAnUnmaskedEntryLetsNoTickPastTheAcknowledgement()
+    public async Task OnlyUnmaskingItsOwnPinLetsATickPastTheAcknowledgement(int pin, bool masked)
     {
         await kernel.RequireInServiceAsync();
         await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector));
@@ -77,7 +79,7 @@ public sealed class PitTests(KernelUnderTest kernel)
 
         // The guest's own timer says when ticks would have come: ten of the PIT's periods later.
         await vcpu.ExecuteAsync([
-            .. IoApicRegisters.Write(0, RedirectionEntry.Edge(Vector)),
+            .. IoApicRegisters.Write(pin, RedirectionEntry.Edge(Vector) with { IsMasked = masked }), .. IoApicRegisters.Write(pin, RedirectionEntry.Edge(Vector)),
             GuestCommand.WriteApic(LapicState.TimerDivide, 0xb), GuestCommand.WriteApic(LapicState.LvtTimer, Vectors.C.Value),
             GuestCommand.WriteApic(LapicState.TimerInitialCount, 20_000_000), GuestCommand.HaltUntilTaken(Vectors.C)]);
 

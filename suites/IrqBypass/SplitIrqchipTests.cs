@@ -128,12 +128,15 @@ public sealed class SplitIrqchipTests(KernelUnderTest kernel)
         (await AcknowledgeAsync(vcpu)).Should().Be(exits ? "eoi 0x41" : "-");
     }
 
-    [Fact]
+    [Theory]
+    [InlineData(0x01, false)]
+    [InlineData(0x80, true)]
     [Clause("split-irqchip/eoi/only-destinations")]
-    public async Task OnlyTheRoutesDestinationExits()
+    public async Task OnlyTheRoutesDestinationExits(byte destination, bool logical)
     {
         await using Vm vm = await CreateAsync(2);
-        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, MsiMessage.X86(1, Vectors.A, level: true)));
+        await vm.Vcpus[1].UpdateLapicAsync(l => l[LapicState.LogicalDestination] = 0x80000000);
+        await vm.SetGsiRoutingAsync(GsiRoute.Msi(Gsi, MsiMessage.X86(destination, Vectors.A, logical: logical, level: true)));
         foreach (Vcpu vcpu in vm.Vcpus)
         {
             await vcpu.ExecuteAsync(GuestCommand.Nop);
