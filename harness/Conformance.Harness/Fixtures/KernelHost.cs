@@ -23,12 +23,12 @@ internal sealed class KernelHost : IAsyncDisposable
     private readonly Lazy<ChangeTable> _changes;
     private readonly MachineNeedsAttribute _needs;
     private readonly MachineOptions _options;
-    private readonly string _work;
+    private readonly ScratchFolder _work;
     private int _failedStarts;
     private string? _lastClass;
     private Task<Target> _target;
 
-    private KernelHost(PreparedKernel kernel, MachineNeedsAttribute needs, MachineOptions options, string work)
+    private KernelHost(PreparedKernel kernel, MachineNeedsAttribute needs, MachineOptions options, ScratchFolder work)
     {
         Kernel = kernel;
         _needs = needs;
@@ -61,8 +61,7 @@ internal sealed class KernelHost : IAsyncDisposable
         MachineOptions options = SuiteEnvironment.Machine is string path
             ? JsonSerializer.Deserialize(await File.ReadAllTextAsync(path), MachineJson.Default.MachineOptions) ?? new MachineOptions()
             : new MachineOptions();
-        string work = Directory.CreateTempSubdirectory("cfm-").FullName;
-        return new KernelHost(kernel, needs, options, work);
+        return new KernelHost(kernel, needs, options, new ScratchFolder());
     }
 
     public Task<Target> TargetAsync() => _target;
@@ -137,7 +136,7 @@ internal sealed class KernelHost : IAsyncDisposable
             await _target.Result.DisposeAsync();
         }
 
-        Directory.Delete(_work, recursive: true);
+        _work.Dispose();
     }
 
     public async Task ReplaceAsync()
@@ -165,7 +164,7 @@ internal sealed class KernelHost : IAsyncDisposable
         Target target;
         if (Kernel.IsBooted)
         {
-            target = await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work, CancellationToken.None);
+            target = await EmulatedTarget.StartAsync(Kernel, options, BuildFolder, _work.Path, CancellationToken.None);
         }
         else
         {

@@ -16,7 +16,7 @@ public sealed class LocalTarget : Target
     private static readonly TimeSpan s_endPatience = TimeSpan.FromSeconds(20);
 
     private readonly Process _process;
-    private readonly string _folder;
+    private readonly ScratchFolder _folder;
     private readonly string _build;
     private readonly Task<string> _errors;
     private readonly TaskCompletionSource<TargetDeath> _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
@@ -24,7 +24,7 @@ public sealed class LocalTarget : Target
     private AgentSession _control = null!;
     private bool _ending;
 
-    private LocalTarget(Process process, string folder, string build)
+    private LocalTarget(Process process, ScratchFolder folder, string build)
     {
         _process = process;
         _folder = folder;
@@ -55,14 +55,14 @@ public sealed class LocalTarget : Target
         }
 
         KernelArchitecture architecture = KernelArchitectures.OfThisMachine ?? throw new MachineFaultException("There is no agent for this machine's processor.");
-        string folder = Directory.CreateTempSubdirectory("cfm").FullName;
+        var folder = new ScratchFolder();
         using var listener = new Socket(AddressFamily.Unix, SocketType.Stream, ProtocolType.Unspecified);
-        listener.Bind(new UnixDomainSocketEndPoint($"{folder}/a"));
+        listener.Bind(new UnixDomainSocketEndPoint($"{folder.Path}/a"));
         listener.Listen(1);
         Process process;
         try
         {
-            process = Process.Start(new ProcessStartInfo(Path.Combine(build, "tether"), [Path.Combine(build, $"agent-{architecture.MachineName()}"), "--connect", $"{folder}/a"])
+            process = Process.Start(new ProcessStartInfo(Path.Combine(build, "tether"), [Path.Combine(build, $"agent-{architecture.MachineName()}"), "--connect", $"{folder.Path}/a"])
             {
                 RedirectStandardInput = true,
                 RedirectStandardError = true,
@@ -70,7 +70,7 @@ public sealed class LocalTarget : Target
         }
         catch (Win32Exception e)
         {
-            Directory.Delete(folder, recursive: true);
+            folder.Dispose();
             throw new MachineFaultException($"The agent cannot be started: {e.Message}. Build it with ./conformance.", e);
         }
 
@@ -135,7 +135,7 @@ public sealed class LocalTarget : Target
         await _errors.ConfigureAwait(false);
         _process.Dispose();
         OnLost();
-        Directory.Delete(_folder, recursive: true);
+        _folder.Dispose();
     }
 
     // Without its stream the agent ends its sessions and exits when the kernel has released all they owned.

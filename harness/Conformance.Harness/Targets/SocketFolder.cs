@@ -8,19 +8,9 @@ internal sealed class SocketFolder : IDisposable
 {
     private const int LongestPath = 100;
     private readonly List<Socket> _sockets = [];
+    private readonly ScratchFolder _folder = new(System.IO.Path.GetTempPath().Length > LongestPath - 20 ? "/tmp" : null);
 
-    public SocketFolder()
-    {
-        Path = Directory.CreateTempSubdirectory("cfm").FullName;
-        if (Path.Length + 4 > LongestPath && OperatingSystem.IsLinux())
-        {
-            Directory.Delete(Path);
-            Path = $"/tmp/cfm{Guid.NewGuid():N}";
-            Directory.CreateDirectory(Path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute);
-        }
-    }
-
-    public string Path { get; }
+    public string Path => _folder.Path;
 
     public string this[string name] => $"{Path}/{name}";
 
@@ -58,6 +48,6 @@ internal sealed class SocketFolder : IDisposable
             socket.Dispose();
         }
 
-        Directory.Delete(Path, recursive: true);
+        _folder.Dispose();
     }
 }
