@@ -10,14 +10,14 @@ public sealed class StuckThreadTests
     private const string Stack = "[<0>] __mutex_lock+0x2d4/0x9a0\n[<0>] kvm_vcpu_ioctl+0x108/0xa70\n";
 
     [Theory]
-    [InlineData('D', 0u, 0u, 0u, "it sleeps uninterruptibly in __mutex_lock+0x2d4/0x9a0 and was not woken for 30 s")]
+    [InlineData('D', 0u, 0u, 0u, "it sleeps uninterruptibly in __mutex_lock+0x2d4/0x9a0 and was not woken for 15 s")]
     [InlineData('D', 0u, 0u, 1u, null)]
     [InlineData('D', 0u, 1u, 0u, null)]
     [InlineData('S', 0u, 0u, 0u, null)]
     [InlineData('Z', 0u, 0u, 0u, null)]
-    [InlineData('R', 0u, 1500u, 40u, "it runs in the kernel in __mutex_lock+0x2d4/0x9a0, for 15 s of a processor's time")]
-    [InlineData('R', 0u, 999u, 40u, null)]
-    [InlineData('R', 1u, 1500u, 40u, null)]
+    [InlineData('R', 0u, 700u, 40u, "it runs in the kernel in __mutex_lock+0x2d4/0x9a0, for 7 s of a processor's time")]
+    [InlineData('R', 0u, 499u, 40u, null)]
+    [InlineData('R', 1u, 700u, 40u, null)]
     public void ThreadIsStuckWhenItProvesIt(char state, uint user, uint system, uint switches, string? why)
     {
         ThreadSample then = ThreadSample.Parse(Stat(state, 5, 7), Status(100, 3), Stack);

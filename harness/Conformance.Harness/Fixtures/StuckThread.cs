@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Globalization;
+using System.Text;
 using Conformance.Kernels;
 using Conformance.Kvm;
 using Conformance.Targets;
@@ -16,10 +17,10 @@ namespace Conformance.Fixtures;
 internal sealed record StuckThread(string Reason, string Text)
 {
     /// <summary>How long it is watched after its process has had <see cref="AgentSession.ClosePatience"/> to end.</summary>
-    internal static readonly TimeSpan Watch = TimeSpan.FromSeconds(30);
+    internal static readonly TimeSpan Watch = TimeSpan.FromSeconds(15);
 
-    // Of USER_HZ, which procfs counts in whatever the kernel's own is: ten seconds of a processor's time.
-    private const ulong LongInTheKernel = 1000;
+    // Of USER_HZ, which procfs counts in whatever the kernel's own is: five seconds of a processor's time.
+    private const ulong LongInTheKernel = 500;
 
     /// <summary>Looks for one; null when none is proved.</summary>
     /// <param name="pid">The process that was killed.</param>
@@ -33,7 +34,7 @@ internal sealed record StuckThread(string Reason, string Text)
             await using var session = new KernelSession(agent, architecture, target.GuestImagePath);
             IReadOnlyList<ThreadSample> before = await SampleAsync(session, pid);
             await Task.Delay(Watch, patience.Token);
-            return Compare(before, await SampleAsync(session, pid));
+            return Compare(before, await SampleAsync(session, pid)) is { } stuck ? stuck with { Text = stuck.Text + await SleepersAsync(session, pid) } : null;
         }
         catch (Exception e) when (e is IOException or OperationCanceledException or KvmException)
         {
@@ -53,6 +54,23 @@ internal sealed record StuckThread(string Reason, string Text)
         }
 
         return null;
+    }
+
+    /// <summary>Where the kernel's own threads and other processes sleep uninterruptibly: one of them may have what the stuck one waits for.</summary>
+    private static async Task<string> SleepersAsync(KernelSession session, int but)
+    {
+        var text = new StringBuilder();
+        foreach (string process in (await session.ListFolderAsync("/proc")).Where(n => n.All(char.IsAsciiDigit) && n != $"{but}"))
+        {
+            string stat = await session.ReadFileAsync($"/proc/{process}/stat") ?? "";
+            int name = stat.LastIndexOf(')');
+            if (name > 0 && stat[name + 2] == 'D')
+            {
+                text.Append(CultureInfo.InvariantCulture, $"{stat[..(name + 1)]}, state D:\n{await session.ReadFileAsync($"/proc/{process}/stack")}");
+            }
+        }
+
+        return text.ToString();
     }
 
     private static string? Explain(ThreadSample then, ThreadSample now)
