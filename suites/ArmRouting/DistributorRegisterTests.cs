@@ -76,6 +76,22 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicd/misaligned")]
+    public async Task MisalignedRegisterIsNone()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await vm.Gic.WriteDistributorAsync(Gicd.Ipriorityr + 40, 0x8090_a0b0);
+        foreach (uint offset in new uint[] { 41, 42, 43 })
+        {
+            (await vm.Gic.ReadDistributorAsync(Gicd.Ipriorityr + offset)).Should().Be(0, $"GICD_IPRIORITYR + {offset}");
+            await vm.Gic.WriteDistributorAsync(Gicd.Ipriorityr + offset, uint.MaxValue);
+        }
+
+        (await vm.Gic.ReadDistributorAsync(Gicd.Ipriorityr + 40)).Should().Be(0x8090_a0b0);
+        (await vm.Gic.ReadDistributorAsync(Gicd.Ipriorityr + 44)).Should().Be(0);
+    }
+
+    [Fact]
     [Clause("arm-gicd/read-only")]
     public async Task GuestCannotWriteIdentification()
     {
