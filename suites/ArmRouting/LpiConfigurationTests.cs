@@ -310,6 +310,7 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
     [Clause("arm-lpi/disable/retires-pending")]
     public async Task RetiredLpiIsNotPendingInTheTableOrAfterwards()
     {
+        kernel.RequireChange("lpi-disable-clears-latch");
         await using Vm vm = await kernel.CreateItsVmAsync();
         await vm.Its.MapAsync(s_device, s_event, s_lpi);
         await vm.SignalMsiAsync(s_device, s_event);
