@@ -105,6 +105,31 @@ internal sealed class ControlSession
         Check(await _session.CallAsync(new SystemCall(_calls.ClockSettime, "clock_settime(CLOCK_REALTIME)").Arg(0).In(time)).ConfigureAwait(false), "set", "the clock");
     }
 
+    /// <summary>
+    /// Has every processor of a kernel that slept in a file program its timer again. QEMU 7.2 does not save the EL2 timers, on which an arm64 kernel with
+    /// VHE runs: what was to expire on a processor never did, and what is to expire later programs nothing. A time that is long past does.
+    /// </summary>
+    public async Task StartTimersAsync()
+    {
+        const int ClockMonotonic = 1, TimerAbsolute = 1;
+        byte[] past = new byte[16];
+        past[8] = 1;
+        byte[] everywhere = new byte[128];
+        everywhere.AsSpan().Fill(0xff);
+        for (int processor = 0; processor < _session.Connection.Hello.Processors; processor++)
+        {
+            byte[] mask = new byte[128];
+            mask[processor / 8] = (byte)(1 << (processor % 8));
+            await StayOnAsync(mask).ConfigureAwait(false);
+            Check(await _session.CallAsync(new SystemCall(_calls.ClockNanosleep, "clock_nanosleep(long past)").Arg(ClockMonotonic).Arg(TimerAbsolute).In(past).Arg(0)).ConfigureAwait(false), "wait for", "a time that is past");
+        }
+
+        await StayOnAsync(everywhere).ConfigureAwait(false);
+
+        async Task StayOnAsync(byte[] mask) =>
+            Check(await _session.CallAsync(new SystemCall(_calls.SchedSetaffinity, "sched_setaffinity(self)").Arg(0).Arg(mask.Length).In(mask)).ConfigureAwait(false), "move to", "another processor");
+    }
+
     /// <summary>Loads a module from a file of the kernel under test; one that is loaded already is as good.</summary>
     /// <returns>What the kernel answered: 0, EEXIST, or why it refused.</returns>
     public async Task<Errno> LoadModuleAsync(string path)

@@ -284,6 +284,11 @@ public sealed class EmulatedTarget : Target
         }
 
         await target.BringUpAsync(s_restorePatience, cancellation).ConfigureAwait(false);
+        if (start.Kernel.Architecture == KernelArchitecture.Arm64)
+        {
+            await target._control.StartTimersAsync().ConfigureAwait(false);
+        }
+
         await target._control.SetClockAsync(DateTimeOffset.UtcNow).ConfigureAwait(false);
         return target;
     }
