@@ -70,11 +70,11 @@ internal sealed class RunView : IDisposable
         if (test.Verdict is Verdict.Fail or Verdict.Crash or Verdict.Hang or Verdict.Broken)
         {
             string[] lines = [.. _failure(test, kernel)];
-            _output.Out.WriteLine($"{Painted(test.Verdict)}{lines[0]}");
 
             // A kernel that does not come up breaks every test in the same way, and so does a capability that is gone: once is enough.
             bool again = (test.Verdict != Verdict.Fail || test.Said == Verdict.Skip) && !_told.Add((kernel.Id, test.Verdict, test.Reason));
-            foreach (string line in again ? [$"  {FailureText.Word(test.Verdict),-8} {test.Reason} (as above)"] : lines.Skip(1))
+            _output.Out.WriteLine($"{Painted(test.Verdict)}{lines[0]}{(again ? "   as above" : "")}");
+            foreach (string line in again ? [] : lines.Skip(1))
             {
                 _output.Out.WriteLine(line);
             }

@@ -52,7 +52,7 @@ public sealed class RunViewTests
             view.Decided(Samples.Test("KvmXen.A.C", Verdict.Broken, "no boot"), Samples.Kernel);
         }
 
-        _out.ToString().Should().Be("broken KvmXen.A.B explained\n  why\nbroken KvmXen.A.C explained\n  broken   no boot (as above)\n");
+        _out.ToString().Should().Be("broken KvmXen.A.B explained\n  why\nbroken KvmXen.A.C explained   as above\n");
     }
 
     private RunView View(bool interactive) => new(

@@ -168,7 +168,9 @@ internal sealed class KernelHost : IAsyncDisposable
         }
         else
         {
-            target = await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
+            target = KernelSpec.Parse(Kernel.Source) is KernelSpec.Ssh board
+                ? await SshTarget.StartAsync(Kernel.Architecture, board.Destination, BuildFolder, CancellationToken.None)
+                : await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
             await target.LoadModulesAsync(_needs.Modules);
         }
 

@@ -14,12 +14,7 @@ internal static class RunningKernel
 
     public static async Task<PreparedKernel> OfBoardAsync(KernelSpec.Ssh spec, PrepareOptions options, CancellationToken cancellation)
     {
-        // Without a terminal nobody can answer a question.
-        ToolResult result = await Tool.RunAsync(
-            "ssh",
-            ["-o", "BatchMode=yes", "-o", "ConnectTimeout=15", "--", spec.Destination, "uname -r -m"],
-            "openssh-client",
-            cancellation).ConfigureAwait(false);
+        ToolResult result = await Tool.RunAsync("ssh", Ssh.Arguments(spec.Destination, "uname -r -m"), Ssh.Package, cancellation).ConfigureAwait(false);
         if (result.ExitCode != 0)
         {
             throw new MachineFaultException($"{spec}: {result.Complaint}. Check that 'ssh {spec.Destination} uname' works without asking for a password.");
