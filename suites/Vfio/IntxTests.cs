@@ -140,8 +140,12 @@ public sealed class IntxTests(KernelUnderTest kernel)
 
         await edu.Vfio.TriggerAsync(IrqIndex.Intx);
         (await eventfd.ReadAsync()).Should().Be(1);
-        await edu.Vfio.SetIrqsAsync(IrqSet.Bools(IrqIndex.Intx, IrqAction.Trigger, 0, 1));
-        (await eventfd.ReadAsync()).Should().Be(1);
+        foreach (byte chosen in new byte[] { 1, 2, 0x80 })
+        {
+            await edu.Vfio.SetIrqsAsync(IrqSet.Bools(IrqIndex.Intx, IrqAction.Trigger, 0, chosen));
+            (await eventfd.ReadAsync()).Should().Be(1);
+        }
+
         await edu.Vfio.SetIrqsAsync(IrqSet.Bools(IrqIndex.Intx, IrqAction.Trigger, 0, 0));
         (await eventfd.ReadAsync()).Should().BeNull();
         await edu.Vfio.MaskIntxAsync();
