@@ -20,9 +20,6 @@ public sealed class MachineNeedsAttribute : Attribute
     /// <summary>How long one test may take in all before its operations give up, in seconds.</summary>
     public int TestDeadlineSeconds { get; init; } = 60;
 
-    /// <summary>The machine has parts that do not work any more when it was saved and restored: its kernels are always booted.</summary>
-    public bool FreshBoot { get; init; }
-
     /// <summary>Added to the kernel's command line.</summary>
     public string[] KernelArguments { get; init; } = [];
 }
