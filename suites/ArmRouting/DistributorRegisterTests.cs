@@ -56,8 +56,9 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
         revision.Should().BeGreaterThanOrEqualTo(2);
         (await vm.Gic.TryWriteDistributorAsync(Gicd.Iidr, iidr)).Should().Be(Errno.None);
         (await vm.Gic.TryWriteDistributorAsync(Gicd.Iidr, (iidr & ~0xf000u) | 0x2000)).Should().Be(Errno.None);
-        bool settable = kernel.Has("vgic-iidr-settable");
-        (await vm.Gic.ReadDistributorAsync(Gicd.Iidr)).Should().Be(settable ? (iidr & ~0xf000u) | 0x2000 : iidr);
+        uint second = (iidr & ~0xf000u) | 0x2000, read = await vm.Gic.ReadDistributorAsync(Gicd.Iidr);
+        read.Should().BeOneOf(kernel.Has("vgic-iidr-settable") ? [second] : [second, iidr]);
+        bool settable = read != iidr;
         // Revision 2 has neither GICR_CTLR.CES nor .IR.
         if (revision > 2 && settable)
         {
