@@ -26,6 +26,10 @@ public sealed class ExpectationsTests
     [InlineData("Fail", Verdict.Pass, Verdict.Fail)]
     [InlineData("Fail", Verdict.Skip, Verdict.Skip)]
     [InlineData("Fail", Verdict.Broken, Verdict.Broken)]
+    [InlineData("Fail?", Verdict.Fail, Verdict.Known)]
+    [InlineData("Fail?", Verdict.Pass, Verdict.Pass)]
+    [InlineData("Fail?", Verdict.Crash, Verdict.Crash)]
+    [InlineData("Crash?: KASAN*", Verdict.Crash, Verdict.Known)]
     public void RowExplainsTheFailureItNamesAndNoOther(string fails, Verdict said, Verdict verdict) =>
         Apply(Row(fails: fails), said).Verdict.Should().Be(verdict);
 
@@ -94,6 +98,7 @@ public sealed class ExpectationsTests
     [Theory]
     [InlineData("Claim\t*\tFail\n", "own.tsv:2: 3 fields; wanted 7*")]
     [InlineData("Claim\t*\tSkip\tx\thttps://x/1\tme\t2026-12-31\n", "own.tsv:2: 'Skip' is no way to fail*")]
+    [InlineData("Claim\t*\tFail??\tx\thttps://x/1\tme\t2026-12-31\n", "own.tsv:2: 'Fail??' is no way to fail*")]
     [InlineData("Claim\t*\tBroken\tx\thttps://x/1\tme\t2026-12-31\n", "own.tsv:2: 'Broken' is no way to fail*")]
     [InlineData("Claim\t6\tFail\tx\thttps://x/1\tme\t2026-12-31\n", "own.tsv:2: '6' is no architecture*")]
     [InlineData("Claim\t*\tFail\tx\ta bug\tme\t2026-12-31\n", "own.tsv:2: 'a bug' is no link*")]

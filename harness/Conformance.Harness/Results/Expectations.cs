@@ -67,7 +67,7 @@ public sealed record Expectations
         return test.Verdict switch
         {
             Verdict.Fail or Verdict.Crash or Verdict.Hang => rows.Count > 0 ? Failed(test, rows) : test,
-            Verdict.Pass when rows.Count > 0 => Passed(test, rows[0]),
+            Verdict.Pass when rows.Find(r => !r.MayPass) is { } row => Passed(test, row),
             Verdict.Skip => Skipped(test, kernel, release),
             _ => test,
         };

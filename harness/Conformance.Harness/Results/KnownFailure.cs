@@ -20,6 +20,9 @@ public sealed record KnownFailure
     /// <summary>How they fail: Fail, Crash or Hang.</summary>
     public required Verdict Verdict { get; init; }
 
+    /// <summary>Nobody knows whether they still fail there: a test that passes is not red.</summary>
+    public bool MayPass { get; init; }
+
     /// <summary>What the test's own reason must match, with * and ?; null for any.</summary>
     public string? With { get; init; }
 
@@ -45,12 +48,13 @@ public sealed record KnownFailure
     /// <exception cref="UsageException">A row is wrong.</exception>
     public static IReadOnlyList<KnownFailure> Read(string text, string file, ChangeTable changes) => Table.Read(text, file, s_columns, (fields, place) =>
     {
-        (Verdict verdict, string? with) = Failing(fields[2]);
+        (Verdict verdict, bool mayPass, string? with) = Failing(fields[2]);
         return new KnownFailure
         {
             Test = fields[0],
             Kernels = KernelRange.Parse(fields[1], changes),
             Verdict = verdict,
+            MayPass = mayPass,
             With = with,
             Reason = fields[3].TrimEnd('.'),
             Link = Uri.TryCreate(fields[4], UriKind.Absolute, out Uri? link) && link.Scheme is "https" or "http"
@@ -68,11 +72,12 @@ public sealed record KnownFailure
     public bool Explains(TestRecord test) =>
         test.Verdict == Verdict && (With is null || FileSystemName.MatchesSimpleExpression(With, test.Reason ?? string.Empty, ignoreCase: false));
 
-    private static (Verdict Verdict, string? With) Failing(string text)
+    private static (Verdict Verdict, bool MayPass, string? With) Failing(string text)
     {
         string[] parts = text.Split(": ", 2);
-        return Enum.TryParse(parts[0], out Verdict verdict) && verdict is Verdict.Fail or Verdict.Crash or Verdict.Hang && parts[0] == verdict.ToString()
-            ? (verdict, parts.Length == 2 ? parts[1].Replace("\\", "\\\\", StringComparison.Ordinal) : null)
-            : throw new FormatException($"'{text}' is no way to fail; write Fail, Crash or Hang, and after a colon what the failure's sentence must match: Crash: KASAN*");
+        string name = parts[0].TrimEnd('?');
+        return Enum.TryParse(name, out Verdict verdict) && verdict is Verdict.Fail or Verdict.Crash or Verdict.Hang && name == verdict.ToString() && parts[0].Length - name.Length <= 1
+            ? (verdict, parts[0] != name, parts.Length == 2 ? parts[1].Replace("\\", "\\\\", StringComparison.Ordinal) : null)
+            : throw new FormatException($"'{text}' is no way to fail; write Fail, Crash or Hang (Fail? where it may also pass), and after a colon what the failure's sentence must match: Crash: KASAN*");
     }
 }
