@@ -482,6 +482,7 @@ public sealed class IoApicPinTests(KernelUnderTest kernel)
     public async Task LineThatNeverFallsKeepsBeingDelivered()
     {
         const uint Bound = 10_000, Before = 200;
+        await kernel.RequireInServiceAsync();
         await using Vm vm = await CreateAsync(RedirectionEntry.LevelTriggered(Vectors.A));
         // Ten thousand interrupts take seconds where each exit is emulated.
         vm.Session.EventPatience = TimeSpan.FromSeconds(50);
