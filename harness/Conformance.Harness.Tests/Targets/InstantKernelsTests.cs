@@ -11,6 +11,7 @@ public sealed class InstantKernelsTests : IDisposable
 {
     private const string Key = "0123456789abcdef0123456789abcdef";
     private const int Memory = 8 << 20;
+    private const string Unstable = "[   29.9] clocksource: timekeeping watchdog on CPU1: Marking clocksource 'tsc' as unstable because the skew is too large:";
     private readonly TemporaryFolder _folder = new();
     private readonly List<string> _notes = [];
     private int _made;
@@ -58,6 +59,25 @@ public sealed class InstantKernelsTests : IDisposable
         await this.Invoking(t => t.GetAsync(() => throw new MachineFaultException("does not boot"))).Should().ThrowAsync<MachineFaultException>();
         Directory.GetDirectories(_folder.Path).Select(Path.GetFileName).Should().Equal("locks");
         (await GetAsync()).Dispose();
+    }
+
+    [Fact]
+    public async Task KernelThatDistrustsItsClockIsNotKept()
+    {
+        await this.Invoking(t => t.GetAsync(console: Unstable)).Should().ThrowAsync<IOException>().WithMessage("*distrusts its clock*");
+        Directory.GetDirectories(_folder.Path).Select(Path.GetFileName).Should().Equal("locks");
+    }
+
+    [Fact]
+    public async Task KeptKernelThatDistrustsItsClockIsMadeAgain()
+    {
+        (await GetAsync()).Dispose();
+        await File.WriteAllTextAsync(Path.Combine(Entry, "console.txt"), Unstable, Cancellation);
+
+        (await GetAsync()).Dispose();
+
+        _made.Should().Be(2);
+        _notes.Should().ContainSingle().Which.Should().Contain("distrusts its clock");
     }
 
     [Fact]
@@ -176,7 +196,7 @@ public sealed class InstantKernelsTests : IDisposable
         Of(kernel with { ImagePath = "/elsewhere" }, options with { SnapshotDirectory = "/x", FreshBoot = true, Isolation = Isolation.Test }).Should().Be(keys[0]);
     }
 
-    private Task<InstantKernel> GetAsync(Func<Task>? before = null, string key = Key, long limit = InstantKernels.DefaultLimit) => new InstantKernels(_folder.Path) { Limit = limit }.GetAsync(
+    private Task<InstantKernel> GetAsync(Func<Task>? before = null, string key = Key, long limit = InstantKernels.DefaultLimit, string console = "[    0.1] booted") => new InstantKernels(_folder.Path) { Limit = limit }.GetAsync(
         key,
         async memory =>
         {
@@ -189,7 +209,7 @@ public sealed class InstantKernelsTests : IDisposable
             byte[] content = new byte[Memory];
             content[12345] = 1;
             await File.WriteAllBytesAsync(memory, content, Cancellation);
-            return new SavedMachine([1, 2, 3], "[    0.1] booted", "7.2.22", "debian-6.12-amd64");
+            return new SavedMachine([1, 2, 3], console, "7.2.22", "debian-6.12-amd64");
         },
         _notes.Add,
         Cancellation);

@@ -238,10 +238,20 @@ public sealed class InstantKernels
             WriteEntry(folder, entry with { MachineBoot = boot, MemoryWritten = file.LastWriteTimeUtc });
         }
 
+        string log = Path.Combine(folder, ConsoleFile);
+        string console = File.Exists(log) ? File.ReadAllText(log) : "";
+        if (DistrustsItsClock(console))
+        {
+            throw new InvalidDataException("its kernel distrusts its clock, which claims about clocks would miss.");
+        }
+
         File.SetLastWriteTimeUtc(state, DateTime.UtcNow);
-        string console = Path.Combine(folder, ConsoleFile);
-        return new SavedMachine(bytes, File.Exists(console) ? File.ReadAllText(console) : "", entry.Qemu, entry.Kernel);
+        return new SavedMachine(bytes, console, entry.Qemu, entry.Kernel);
     }
+
+    // x86: the TSC counts this machine's time, the timers that it is compared with QEMU's; where QEMU has to wait they drift apart. Kept, it
+    // would be the clock of every run to come.
+    private static bool DistrustsItsClock(string console) => console.Contains("clocksource 'tsc' as unstable", StringComparison.Ordinal);
 
     private string LockOf(string key) => Path.Combine(_directory, "locks", key);
 
@@ -259,6 +269,11 @@ public sealed class InstantKernels
         {
             string memory = Path.Combine(folder, MemoryFileName);
             SavedMachine machine = await make(memory).ConfigureAwait(false);
+            if (DistrustsItsClock(machine.Console))
+            {
+                throw new IOException("while it was booted, this machine was so busy that it distrusts its clock.");
+            }
+
             await File.WriteAllBytesAsync(Path.Combine(folder, StateFile), machine.State).ConfigureAwait(false);
             await File.WriteAllTextAsync(Path.Combine(folder, ConsoleFile), machine.Console).ConfigureAwait(false);
             (uint checksum, long used) = MemoryPages.Sum(memory);
