@@ -263,15 +263,22 @@ public sealed class UpcallVectorTests(KernelUnderTest kernel)
         XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { WithoutVcpuInfo = true });
         await domain.HaltAsync();
         string file = $"/proc/self/task/{domain.Vcpu.ThreadId}/schedstat";
-        string? before = await domain.Vm.Session.ReadFileAsync(file);
+        string? before, after = await domain.Vm.Session.ReadFileAsync(file);
 
-        // Enough of other work for a thread that only looked asleep to get its turn.
-        for (int call = 0; call < 10; call++)
+        // A wake-up or two are nobody's fault; a thread that only looks asleep never stops.
+        int rounds = 0;
+        do
         {
-            await domain.SharedInfo.ReadAsync();
-        }
+            before = after;
+            for (int call = 0; call < 10; call++)
+            {
+                await domain.SharedInfo.ReadAsync();
+            }
 
-        (await domain.Vm.Session.ReadFileAsync(file)).Should().Be(before, "a sleeping thread neither runs nor waits for a processor");
+            after = await domain.Vm.Session.ReadFileAsync(file);
+        }
+        while (after != before && ++rounds < 20);
+        after.Should().Be(before, "a sleeping thread neither runs nor waits for a processor");
         (await domain.FenceAsync()).Should().Equal(XenDomain.NothingDelivered);
     }
 
