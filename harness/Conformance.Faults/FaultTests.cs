@@ -53,12 +53,11 @@ public sealed class FaultTests(KernelUnderTest kernel)
     [Fact]
     public async Task SessionCannotBeKilled()
     {
-        const uint Mount = 165;
         KernelSession frozen = await kernel.CreateSessionAsync();
         KernelSession session = await kernel.CreateSessionAsync();
         // The freezer of cgroup v1 lets none of its processes die.
         await MakeFolderAsync("/freezer");
-        CallResult mounted = await session.Agent.CallAsync(new SystemCall(Mount, "mount(freezer)")
+        CallResult mounted = await session.Agent.CallAsync(new SystemCall(session.Numbers.Mount, "mount(freezer)")
             .In("none\0"u8.ToArray()).In("/freezer\0"u8.ToArray()).In("cgroup\0"u8.ToArray()).Arg(0).In("freezer\0"u8.ToArray()));
         mounted.Errno.Should().Be(0);
         await MakeFolderAsync("/freezer/it");

@@ -31,6 +31,7 @@ public sealed class SshTargetTests : IDisposable
     {
         Assert.SkipUnless(File.Exists(Daemon), $"{Daemon} is not installed");
         Assert.SkipUnless(Environment.IsPrivilegedProcess, "a kernel's log is root's");
+        Assert.SkipUnless(Directory.Exists("/run/sshd"), "the daemon wants /run/sshd, which its service makes");
         await StartDaemonAsync();
         string build = Installation.Find(AppContext.BaseDirectory).Build;
         string guest;
@@ -81,7 +82,6 @@ public sealed class SshTargetTests : IDisposable
         }
 
         int port = FreePort();
-        Directory.CreateDirectory("/run/sshd");
         File.WriteAllText(At("sshd"), $"Port {port}\nListenAddress 127.0.0.1\nHostKey {At("host")}\nAuthorizedKeysFile {At("client.pub")}\nPidFile none\nUsePAM no\nStrictModes no\nPermitRootLogin yes\n");
         File.WriteAllText(At("config"), $"Host board\n HostName 127.0.0.1\n Port {port}\n User root\n IdentityFile {At("client")}\n StrictHostKeyChecking no\n UserKnownHostsFile /dev/null\n LogLevel ERROR\n");
 

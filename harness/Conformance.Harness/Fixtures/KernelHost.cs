@@ -159,7 +159,6 @@ internal sealed class KernelHost : IAsyncDisposable
             Devices = [.. _options.Devices, .. _needs.Devices],
             ExtraKernelArguments = [.. _needs.KernelArguments, .. _options.ExtraKernelArguments],
             Modules = _needs.Modules,
-            FreshBoot = _options.FreshBoot,
         };
         Target target;
         if (Kernel.IsBooted)

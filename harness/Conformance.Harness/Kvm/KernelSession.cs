@@ -195,8 +195,7 @@ public sealed class KernelSession : IAsyncDisposable
     /// <param name="thread">The thread; 0 is the one that makes this session's calls.</param>
     public async Task StayOnProcessorAsync(int processor, int thread = 0)
     {
-        byte[] mask = new byte[128];
-        mask[processor / 8] = (byte)(1 << (processor % 8));
+        byte[] mask = CpuSet.Of(processor);
         CallResult bound = await Agent.CallAsync(new SystemCall(Numbers.SchedSetaffinity, $"sched_setaffinity({(thread == 0 ? "self" : thread)}, processor {processor})")
             .Arg(thread).Arg(mask.Length).In(mask));
         if (bound.Errno != 0)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Text;
 using Conformance.Kernels;
 using Conformance.Uapi;
@@ -16,17 +17,20 @@ internal sealed class ControlSession
     private const int PieceBytes = 1 << 20;
     private readonly AgentSession _session;
     private readonly SystemCalls _calls;
+    private readonly bool _logIsRationed;
     private readonly SemaphoreSlim _marking = new(1, 1);
     private long _kmsg = -1;
 
-    private ControlSession(AgentSession session, SystemCalls calls)
+    private ControlSession(AgentSession session, SystemCalls calls, bool logIsRationed)
     {
         _session = session;
         _calls = calls;
+        _logIsRationed = logIsRationed;
     }
 
-    public static async Task<ControlSession> OpenAsync(AgentConnection agent, KernelArchitecture architecture, CancellationToken cancellation) =>
-        new(await agent.OpenSessionAsync(cancellation).ConfigureAwait(false), architecture == KernelArchitecture.X86_64 ? SystemCalls.X86_64 : SystemCalls.Arm64);
+    /// <param name="logIsRationed">The kernel was booted by somebody else and takes ten lines in five seconds from one open /dev/kmsg (printk.devkmsg).</param>
+    public static async Task<ControlSession> OpenAsync(AgentConnection agent, KernelArchitecture architecture, bool logIsRationed, CancellationToken cancellation) =>
+        new(await agent.OpenSessionAsync(cancellation).ConfigureAwait(false), architecture == KernelArchitecture.X86_64 ? SystemCalls.X86_64 : SystemCalls.Arm64, logIsRationed);
 
     /// <summary>Writes one line to the kernel's log, as a warning: that is what its console shows.</summary>
     /// <exception cref="IOException">It was refused, or the kernel is gone.</exception>
@@ -45,8 +49,24 @@ internal sealed class ControlSession
         }
         finally
         {
+            if (_logIsRationed && _kmsg >= 0)
+            {
+                _ = CloseAsync(_kmsg);
+                _kmsg = -1;
+            }
+
             _marking.Release();
         }
+    }
+
+    /// <summary>Gives a log what the kernel prints from now on, until the session or its kernel is gone; then the log has ended.</summary>
+    /// <exception cref="IOException">/dev/kmsg cannot be opened.</exception>
+    public async Task FollowLogAsync(KernelLog log)
+    {
+        const int SeekEnd = 2;
+        long fd = await OpenFileAsync("/dev/kmsg", 0).ConfigureAwait(false);
+        Check(await _session.CallAsync(new SystemCall(_calls.Lseek, "lseek(\"/dev/kmsg\", end)").Arg(fd).Arg(0).Arg(SeekEnd)).ConfigureAwait(false), "seek", "/dev/kmsg");
+        _ = ReadRecordsAsync(fd, log);
     }
 
     /// <exception cref="IOException">It cannot be read.</exception>
@@ -114,17 +134,13 @@ internal sealed class ControlSession
         const int ClockMonotonic = 1, TimerAbsolute = 1;
         byte[] past = new byte[16];
         past[8] = 1;
-        byte[] everywhere = new byte[128];
-        everywhere.AsSpan().Fill(0xff);
         for (int processor = 0; processor < _session.Connection.Hello.Processors; processor++)
         {
-            byte[] mask = new byte[128];
-            mask[processor / 8] = (byte)(1 << (processor % 8));
-            await StayOnAsync(mask).ConfigureAwait(false);
+            await StayOnAsync(CpuSet.Of(processor)).ConfigureAwait(false);
             Check(await _session.CallAsync(new SystemCall(_calls.ClockNanosleep, "clock_nanosleep(long past)").Arg(ClockMonotonic).Arg(TimerAbsolute).In(past).Arg(0)).ConfigureAwait(false), "wait for", "a time that is past");
         }
 
-        await StayOnAsync(everywhere).ConfigureAwait(false);
+        await StayOnAsync(CpuSet.All()).ConfigureAwait(false);
 
         async Task StayOnAsync(byte[] mask) =>
             Check(await _session.CallAsync(new SystemCall(_calls.SchedSetaffinity, "sched_setaffinity(self)").Arg(0).Arg(mask.Length).In(mask)).ConfigureAwait(false), "move to", "another processor");
@@ -151,6 +167,34 @@ internal sealed class ControlSession
     {
         // reboot(2): LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_POWER_OFF.
         await _session.CallAsync(new SystemCall(_calls.Reboot, "reboot(POWER_OFF)").Arg(0xfee1dead).Arg(672274793).Arg(0x4321fedc)).ConfigureAwait(false);
+    }
+
+    // Here rather than on this machine: a read of /dev/kmsg gives one record, and blocks until there is one.
+    private async Task ReadRecordsAsync(long fd, KernelLog log)
+    {
+        try
+        {
+            while (true)
+            {
+                CallResult read = await _session.CallAsync(new SystemCall(_calls.Read, "read(\"/dev/kmsg\")").Arg(fd).Out(8192).Arg(8192), offload: true).ConfigureAwait(false);
+                // EPIPE: records were overwritten before they were read; the next read goes on behind them.
+                if (read.Result > 0)
+                {
+                    log.FeedRecord(Encoding.UTF8.GetString(read.Buffers[0], 0, (int)read.Result));
+                }
+                else if ((Errno)read.Errno is not (Errno.EPIPE or Errno.EINTR))
+                {
+                    break;
+                }
+            }
+        }
+        catch (IOException e)
+        {
+            // The session went with the target.
+            Debug.WriteLine(e.Message);
+        }
+
+        log.End();
     }
 
     private static void Check(CallResult result, string what, string path)

@@ -341,7 +341,7 @@ public sealed class EmulatedTarget : Target
     private async Task<bool> OpenAgentAsync(CancellationToken cancellation)
     {
         _agent = await AgentConnection.OpenAsync(_qemu.Channel, cancellation).ConfigureAwait(false);
-        _control = await ControlSession.OpenAsync(_agent, _kernel.Architecture, cancellation).ConfigureAwait(false);
+        _control = await ControlSession.OpenAsync(_agent, _kernel.Architecture, logIsRationed: false, cancellation).ConfigureAwait(false);
         return true;
     }
 

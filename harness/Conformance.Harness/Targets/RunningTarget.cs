@@ -2,9 +2,7 @@
 using System.ComponentModel;
 using System.Diagnostics;
 using System.Net.Sockets;
-using System.Text;
 using Conformance.Kernels;
-using Conformance.Uapi;
 using Conformance.Wire;
 
 namespace Conformance.Targets;
@@ -18,19 +16,19 @@ public abstract class RunningTarget : Target
     private static readonly TimeSpan s_startPatience = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan s_endPatience = TimeSpan.FromSeconds(20);
 
-    private readonly SystemCalls _calls;
+    private readonly KernelArchitecture _architecture;
     private readonly ScratchFolder _folder = new();
     private readonly TaskCompletionSource<TargetDeath> _died = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private Process? _process;
     private Task<string> _errors = Task.FromResult("");
     private AgentConnection _agent = null!;
-    private AgentSession _control = null!;
+    private ControlSession _control = null!;
     private bool _ending;
 
     private protected RunningTarget(KernelArchitecture architecture)
     {
-        _calls = architecture == KernelArchitecture.Arm64 ? SystemCalls.Arm64 : SystemCalls.X86_64;
-        Log = new KernelLog(WriteToKernelLogAsync);
+        _architecture = architecture;
+        Log = new KernelLog((line, token) => _control.LogAsync(line, token));
     }
 
     /// <inheritdoc/>
@@ -49,22 +47,7 @@ public abstract class RunningTarget : Target
     public override Task ShutdownAsync() => DisposeAsync().AsTask();
 
     /// <inheritdoc/>
-    public override async Task<string> ReadFileAsync(string path)
-    {
-        long fd = await OpenAsync(path, 0).ConfigureAwait(false);
-        var text = new MemoryStream();
-        while (true)
-        {
-            CallResult read = await _control.CallAsync(new SystemCall(_calls.Read, $"read(\"{path}\")").Arg(fd).Out(1 << 16).Arg(1 << 16)).ConfigureAwait(false);
-            if (read.Result <= 0)
-            {
-                await CloseAsync(fd).ConfigureAwait(false);
-                return read.Errno == 0 ? Encoding.UTF8.GetString(text.ToArray()) : throw new IOException($"{path} cannot be read: {(Errno)read.Errno}.");
-            }
-
-            text.Write(read.Buffers[0].AsSpan(0, (int)read.Result));
-        }
-    }
+    public override Task<string> ReadFileAsync(string path) => _control.ReadFileAsync(path);
 
     /// <inheritdoc/>
     public override async ValueTask DisposeAsync()
@@ -155,8 +138,8 @@ public abstract class RunningTarget : Target
         }
 
         _agent = await AgentConnection.OpenAsync(new NetworkStream(await accepted.ConfigureAwait(false), ownsSocket: true), cancellation).ConfigureAwait(false);
-        _control = await _agent.OpenSessionAsync(cancellation).ConfigureAwait(false);
-        await FollowKernelLogAsync().ConfigureAwait(false);
+        _control = await ControlSession.OpenAsync(_agent, _architecture, logIsRationed: true, cancellation).ConfigureAwait(false);
+        await _control.FollowLogAsync(Log).ConfigureAwait(false);
         _ = Log.Death.ContinueWith(death => _died.TrySetResult(new TargetDeath(TargetEnd.KernelDied, death.Result.Title, death.Result.Text, death.Result)), TaskScheduler.Default);
         _ = _agent.Completion.ContinueWith(_ => OnLost(), TaskScheduler.Default);
     }
@@ -165,63 +148,5 @@ public abstract class RunningTarget : Target
     {
         Log.End();
         _died.TrySetResult(_ending ? new TargetDeath(TargetEnd.ShutDown, "shut down", "") : new TargetDeath(TargetEnd.Lost, "the agent is gone", Log.Tail()));
-    }
-
-    // Opened for each line: the kernel limits what one open file writes.
-    private async Task WriteToKernelLogAsync(string line, CancellationToken cancellation)
-    {
-        const int WriteOnly = 1;
-        long fd = await OpenAsync("/dev/kmsg", WriteOnly).WaitAsync(cancellation).ConfigureAwait(false);
-        byte[] bytes = Encoding.UTF8.GetBytes(line + "\n");
-        CallResult write = await _control.CallAsync(new SystemCall(_calls.Write, "write(\"/dev/kmsg\")").Arg(fd).In(bytes).Arg(bytes.Length)).WaitAsync(cancellation).ConfigureAwait(false);
-        await CloseAsync(fd).WaitAsync(cancellation).ConfigureAwait(false);
-        if (write.Errno != 0)
-        {
-            throw new IOException($"/dev/kmsg cannot be written: {(Errno)write.Errno}.");
-        }
-    }
-
-    private async Task<long> OpenAsync(string path, int flags)
-    {
-        CallResult open = await _control.CallAsync(new SystemCall(_calls.Openat, $"open(\"{path}\")").Arg(-100).In([.. Encoding.UTF8.GetBytes(path), 0]).Arg(flags).Arg(0)).ConfigureAwait(false);
-        return open.Errno == 0 ? open.Result : throw new IOException($"{path} does not open: {(Errno)open.Errno}.");
-    }
-
-    private Task CloseAsync(long fd) => _control.CallAsync(new SystemCall(_calls.Close, "close").Arg(fd));
-
-    // Records are read in the session rather than here: a read of /dev/kmsg gives one record, and blocks until there is one.
-    private async Task FollowKernelLogAsync()
-    {
-        const int SeekEnd = 2;
-        long fd = await OpenAsync("/dev/kmsg", 0).ConfigureAwait(false);
-        await _control.CallAsync(new SystemCall(_calls.Lseek, "lseek(/dev/kmsg, end)").Arg(fd).Arg(0).Arg(SeekEnd));
-        _ = ReadRecordsAsync(fd);
-    }
-
-    private async Task ReadRecordsAsync(long fd)
-    {
-        try
-        {
-            while (true)
-            {
-                CallResult read = await _control.CallAsync(new SystemCall(_calls.Read, "read(/dev/kmsg)").Arg(fd).Out(8192).Arg(8192), offload: true);
-                // EPIPE: records were overwritten before they were read; the next read goes on behind them.
-                if (read.Result > 0)
-                {
-                    Log.FeedRecord(Encoding.UTF8.GetString(read.Buffers[0], 0, (int)read.Result));
-                }
-                else if ((Errno)read.Errno is not (Errno.EPIPE or Errno.EINTR))
-                {
-                    break;
-                }
-            }
-        }
-        catch (IOException e)
-        {
-            // The session went with the target.
-            Debug.WriteLine(e.Message);
-        }
-
-        Log.End();
     }
 }

@@ -27,7 +27,7 @@ internal sealed class ScratchFolder : IDisposable
         do
         {
             // A sweeper may find it between its making and its locking.
-            Path = Make(parent);
+            Path = Make(parent ?? System.IO.Path.GetTempPath());
             held = FileLock.TryAcquire(System.IO.Path.Combine(Path, LockFile), exclusive: true);
         }
         while (held is null);
@@ -63,15 +63,8 @@ internal sealed class ScratchFolder : IDisposable
         _held.Dispose();
     }
 
-    private static string Make(string? parent)
-    {
-        if (parent is null)
-        {
-            return Directory.CreateTempSubdirectory(Prefix).FullName;
-        }
-
-        string path = System.IO.Path.Combine(parent, $"{Prefix}{Guid.NewGuid():N}"[..12]);
-        return OperatingSystem.IsWindows() ? throw new PlatformNotSupportedException()
-            : Directory.CreateDirectory(path, UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute).FullName;
-    }
+    private static string Make(string parent) => OperatingSystem.IsWindows()
+        ? throw new PlatformNotSupportedException()
+        : Directory.CreateDirectory(
+            System.IO.Path.Combine(parent, $"{Prefix}{Guid.NewGuid():N}"[..12]), UnixFileMode.UserRead | UnixFileMode.UserWrite | UnixFileMode.UserExecute).FullName;
 }

@@ -29,7 +29,7 @@ public sealed class SshTarget : RunningTarget
         using Stream files = await PackAsync(architecture, build, cancellation).ConfigureAwait(false);
         (int code, string error) = await Tool.PipeAsync(
             "ssh",
-            Ssh.Arguments(destination, "d=$(mktemp -d /tmp/cfm-XXXXXX) && tar -xf - -C \"$d\" && echo \"$d\""),
+            Ssh.Arguments(destination, "d=$(TMPDIR=/tmp mktemp -d) && { tar -xf - -C \"$d\" && echo \"$d\" || { rm -rf \"$d\"; false; }; }"),
             Ssh.Package,
             files,
             async output =>
@@ -38,18 +38,26 @@ public sealed class SshTarget : RunningTarget
                 folder = (await reader.ReadToEndAsync(cancellation).ConfigureAwait(false)).Trim();
             },
             cancellation).ConfigureAwait(false);
-        if (code != 0 || !folder.StartsWith("/tmp/cfm-", StringComparison.Ordinal))
+        if (code != 0 || !folder.StartsWith("/tmp/", StringComparison.Ordinal))
         {
             throw new MachineFaultException($"ssh:{destination}: the agent cannot be copied there: {new ToolResult(code, folder, error).Complaint}");
         }
 
         var target = new SshTarget(architecture, destination, folder);
-        // StreamLocal forwarding goes from the machine to the socket here. The folder goes when the agent does.
-        await target.StartAsync(
-            build,
-            socket => ["ssh", "-R", $"{folder}/a:{socket}", .. Ssh.Options, "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "--", destination, $"{folder}/agent --connect {folder}/a; rm -rf {folder}"],
-            cancellation).ConfigureAwait(false);
-        return target;
+        try
+        {
+            // Forwarded from a socket there to the one here. The folder goes when the agent does.
+            await target.StartAsync(
+                build,
+                socket => ["ssh", "-R", $"{folder}/a:{socket}", .. Ssh.Options, "-o", "ExitOnForwardFailure=yes", "-o", "ServerAliveInterval=15", "--", destination, $"{folder}/agent --connect {folder}/a; rm -rf {folder}"],
+                cancellation).ConfigureAwait(false);
+            return target;
+        }
+        catch
+        {
+            await Tool.RunAsync("ssh", Ssh.Arguments(destination, $"rm -rf {folder}"), Ssh.Package, CancellationToken.None).ConfigureAwait(false);
+            throw;
+        }
     }
 
     /// <inheritdoc/>
