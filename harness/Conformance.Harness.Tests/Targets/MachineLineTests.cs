@@ -34,8 +34,13 @@ public sealed class MachineLineTests
     public void DevicesWithoutSavedStateAreKnown(string device, string? unsaved) =>
         MachineLine.Unsaved(new MachineOptions { Devices = ["e1000e", device] }).Should().Be(unsaved);
 
-    [Fact]
-    public void ArgumentsOfTheUserComeLast() =>
-        MachineLine.For(KernelArchitecture.X86_64).CommandLine(new MachineOptions { ExtraKernelArguments = ["loglevel=8", "nokaslr"] })
-            .Should().StartWith("panic=-1 loglevel=5 ").And.Contain("printk.devkmsg=on").And.EndWith("loglevel=8 nokaslr");
+    [Theory]
+    [InlineData("nokaslr", 5)]
+    [InlineData("quiet", 5)]
+    [InlineData("loglevel=3", 5)]
+    [InlineData("nokaslr loglevel=8", 8)]
+    [InlineData("debug", 10)]
+    public void NoArgumentOfTheUserHidesWarnings(string added, int level) =>
+        MachineLine.For(KernelArchitecture.X86_64).CommandLine(new MachineOptions { ExtraKernelArguments = [added] })
+            .Should().StartWith("panic=-1 ").And.EndWith($" {added} loglevel={level} printk.time=1 printk.devkmsg=on");
 }

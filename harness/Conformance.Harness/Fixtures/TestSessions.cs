@@ -62,8 +62,7 @@ internal sealed class TestSessions(KernelHost host, TestEvidence evidence)
                 await EndAsync(session);
             }
 
-            using var patience = new CancellationTokenSource(KernelHost.AnswerPatience);
-            await target.Log.MarkAsync($"end {evidence.TestId}", patience.Token);
+            await MarkEndAsync(target);
         }
         catch (Exception e) when (e is IOException or OperationCanceledException)
         {
@@ -80,6 +79,19 @@ internal sealed class TestSessions(KernelHost host, TestEvidence evidence)
         if (!lost && target.Log.Death.IsCompleted)
         {
             await host.ReplaceAsync();
+        }
+    }
+
+    private async Task MarkEndAsync(Target target)
+    {
+        using var patience = new CancellationTokenSource(KernelHost.AnswerPatience);
+        try
+        {
+            await target.Log.MarkAsync($"end {evidence.TestId}", patience.Token);
+        }
+        catch (OperationCanceledException)
+        {
+            throw new IOException($"the line that marks a test's end did not come back in the kernel's log within {KernelHost.AnswerPatience.TotalSeconds} s");
         }
     }
 

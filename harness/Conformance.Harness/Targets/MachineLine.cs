@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Globalization;
 using Conformance.Kernels;
 
 namespace Conformance.Targets;
@@ -12,6 +13,9 @@ internal sealed record MemoryFile(string File, bool Shared);
 internal abstract record MachineLine
 {
     private const string MemoryId = "ram";
+
+    // Prints what is more urgent than 5: warnings are 4.
+    private const int WarningsShown = 5;
 
     // nvme says so itself; edu has no state description and would lose its registers without a word.
     private static readonly string[] s_unsaved = ["nvme", "edu", "ivshmem-doorbell"];
@@ -62,11 +66,22 @@ internal abstract record MachineLine
         ["-kernel", kernel.ImagePath, "-initrd", kernel.InitramfsPath, "-append", CommandLine(options)];
 
     /// <summary>
-    /// The kernel's command line. Warnings reach the console from the first line on (what is below loglevel is printed), and marks written to
-    /// /dev/kmsg are not limited to ten in five seconds.
+    /// The kernel's command line. Of an option given twice the kernel takes the last: what shows its warnings on the console, and does not limit marks
+    /// written to /dev/kmsg to ten in five seconds, stands behind everything that a user adds.
     /// </summary>
-    public string CommandLine(MachineOptions options) =>
-        $"panic=-1 loglevel=5 printk.time=1 printk.devkmsg=on sysrq_always_enabled {KernelArguments(options)} {string.Join(' ', options.ExtraKernelArguments)}".TrimEnd();
+    public string CommandLine(MachineOptions options)
+    {
+        string added = string.Concat(options.ExtraKernelArguments.Select(a => a + " "));
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"panic=-1 sysrq_always_enabled {KernelArguments(options)} {added}loglevel={LogLevel(added)} printk.time=1 printk.devkmsg=on");
+    }
+
+    // A level that a user asks for counts while it is no lower than warnings need.
+    private static int LogLevel(string added) => added.Split((char[]?)null, StringSplitOptions.RemoveEmptyEntries)
+        .Select(a => a == "debug" ? 10 : a.StartsWith("loglevel=", StringComparison.Ordinal) && int.TryParse(a[9..], CultureInfo.InvariantCulture, out int level) ? level : 0)
+        .Append(WarningsShown)
+        .Max();
 
     protected abstract string Processor { get; }
 
