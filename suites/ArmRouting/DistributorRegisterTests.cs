@@ -185,6 +185,27 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
         seen.Should().Equal(0x8000_0201, 0x8000_0203, 0x8000_0003, 0x8000_0003);
     }
 
+    [Fact]
+    [Clause("arm-pending/guest-sets-and-clears")]
+    public async Task PendingBitsAreSetAndClearedByTheGuest()
+    {
+        await using Vm vm = await kernel.CreateBlankGicVmAsync();
+        uint set = Gicd.Ispendr + 4, clear = Gicd.Icpendr + 4;
+        ulong[] seen = await AccessAsync(vm, byGuest: true, (set, 0x8000_0201u), (set, 0x2u), (clear, 0x0000_0200u), (clear, 0u));
+        seen.Should().Equal(0x8000_0201, 0x8000_0203, 0x8000_0003, 0x8000_0003);
+        (await vm.Gic.ReadDistributorAsync(set)).Should().Be(0x8000_0003);
+        (await vm.Gic.ReadDistributorAsync(set + 4)).Should().Be(0, "the next 32 interrupts are others");
+    }
+
+    [Fact]
+    [Clause("arm-pending/user-space-write-replaces")]
+    public async Task PendingBitsAreAsUserSpaceWroteThem()
+    {
+        await using Vm vm = await kernel.CreateBlankGicVmAsync();
+        uint set = Gicd.Ispendr + 4;
+        (await AccessAsync(vm, byGuest: false, (set, 0x8000_0201u), (set, 0x8000_0002u), (set, 0u))).Should().Equal(0x8000_0201, 0x8000_0002, 0);
+    }
+
     [Theory]
     [InlineData(false)]
     [InlineData(true)]

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
+using System.Runtime.InteropServices;
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
 using Conformance.Uapi;
+using Conformance.Wire;
 using FluentAssertions;
 using Xunit;
 using static Conformance.Uapi.KvmArm64Const;
@@ -348,6 +350,112 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         results.Select(r => r.Value).Should().Equal(0ul, 0x0000_0001_0000_0110ul);
     }
 
+    [Fact]
+    [Clause("arm-vgic/redist-region/refused-is-not-there")]
+    public async Task RefusedRegionIsNotThere()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        // The overlap is found when the vCPU is to get its redistributor.
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(Arm64Layout.Distributor, 1, 0))).Should().Be(Errno.EINVAL);
+        (await gic.TryGetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, 0)).Error.Should().Be(Errno.ENOENT);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer)));
+        results.Select(r => r.Value).Should().Equal(0x010ul);
+    }
+
+    [Fact]
+    [Clause("arm-vgic/redist-region/refused-is-not-there")]
+    public async Task RefusedRegionLeavesTheOnesBeforeItInPlace()
+    {
+        kernel.RequireChange("redist-refusal-keeps-others");
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 2);
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(Arm64Layout.Distributor, 1, 1))).Should().Be(Errno.EINVAL);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0980_0000, 1, 1))).Should().Be(Errno.None);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
+            .Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer))
+            .Add(GuestCommand.Load(0x0980_0000 + Gicr.Typer)));
+        results.Select(r => r.Value).Should().Equal(0x010, 0x110);
+    }
+
+    [Fact]
+    [Clause("arm-vgic/address/redistributor-of-a-failed-vcpu")]
+    public async Task VcpuThatWasNotCreatedLeavesNoRedistributor()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 3, 0))).Should().Be(Errno.None);
+        (await vm.TryCreateVcpuFdAsync(0)).Error.Should().Be(Errno.EEXIST);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        (await vm.Vcpus[0].ExecuteExitingAsync(
+            GuestCommand.Load(0x0900_0000 + Gicr.Typer),
+            GuestCommand.Load(0x0902_0000 + Gicr.Typer))).Should().Equal("gpa 0x9020008 read 4");
+    }
+
+    [Fact]
+    [Clause("arm-vgic/address/no-room-on-the-bus")]
+    public async Task RedistributorsWithoutRoomOnTheBusAreRefused()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 2);
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        await FillBusAsync(vm, room: 1);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.ENOSPC);
+        (await gic.TryGetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST)).Should().Be((Errno.None, Undefined));
+        if (kernel.Has("redist-refusal-keeps-others"))
+        {
+            // The vCPU that had got one gave it back.
+            await FreeOneAsync(vm, 1);
+            (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
+            (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+            await FreeOneAsync(vm, 2);
+            ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
+                .Add(Arm64Command.LoadRedistributor(0, Gicr.Typer))
+                .Add(Arm64Command.LoadRedistributor(1, Gicr.Typer)));
+            results.Select(r => r.Value).Should().Equal(0x000, 0x110);
+        }
+    }
+
+    [Fact]
+    [Clause("arm-vgic/address/no-room-on-the-bus")]
+    public async Task VcpuWithoutRoomOnTheBusIsNotCreated()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 2, 0))).Should().Be(Errno.None);
+        await FillBusAsync(vm, room: 0);
+        (await vm.TryCreateVcpuFdAsync(1)).Error.Should().Be(Errno.ENOSPC);
+
+        // The redistributor it would have got is the next one's.
+        await FreeOneAsync(vm, 0);
+        await vm.CreateVcpuAsync(1);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        await FreeOneAsync(vm, 1);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.Load(0x0902_0000 + Gicr.Typer, AccessWidth.Qword)));
+        results.Select(r => r.Value).Should().Equal(0x0000_0001_0000_0110ul);
+    }
+
+    [Fact]
+    [Clause("arm-vgic/address/no-room-on-the-bus")]
+    public async Task DistributorWithoutRoomOnTheBusFailsTheFirstRun()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        await FillBusAsync(vm, room: 0);
+        (await FirstRunAsync(vm)).Should().Be(Errno.ENOSPC);
+    }
+
     [Theory]
     [InlineData(0u, Errno.EINVAL)]
     [InlineData(32u, Errno.EINVAL)]
@@ -553,6 +661,32 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
         (await vm.TryAssignIrqfdAsync(8, eventfd)).Should().Be(Errno.None);
     }
+
+    private static ulong Zone(int index) => Arm64Layout.Devices + ((ulong)index * 0x1000);
+
+    /// <summary>Fills the VM's MMIO bus with coalesced zones but for so many places. Zones 0 to 2 are single ones.</summary>
+    private static async Task FillBusAsync(Vm vm, int room)
+    {
+        for (int index = 0; index < 3; index++)
+        {
+            await vm.RegisterCoalescedAsync(Zone(index), 4);
+        }
+
+        Mapping zone = await vm.Session.MapAnonymousAsync(4096, "zone");
+        var argument = new kvm_coalesced_mmio_zone { addr = Zone(3), size = 4 };
+        await zone.WriteAsync(0, MemoryMarshal.AsBytes(new ReadOnlySpan<kvm_coalesced_mmio_zone>(in argument)).ToArray());
+        var program = new AgentProgram("coalesced zones until the bus is full");
+        ProgramThread thread = program.Thread();
+        thread.Call(vm.Session.Numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_REGISTER_COALESCED_MMIO.Number, zone.Address]);
+        thread.Loop(0, 1100);
+        (await vm.Session.Agent.RunProgramAsync(program)).Threads[0][0].Errnos.Keys.Should().Equal((int)Errno.ENOSPC);
+        for (int index = 0; index < room; index++)
+        {
+            await FreeOneAsync(vm, index);
+        }
+    }
+
+    private static async Task FreeOneAsync(Vm vm, int index) => (await vm.TryUnregisterCoalescedAsync(Zone(index), 4)).Should().Be(Errno.None);
 
     private static async Task<Errno> FirstRunAsync(Vm vm) => (await vm.Vcpus[0].BootAsync()).Error;
 }

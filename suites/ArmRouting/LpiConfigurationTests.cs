@@ -269,6 +269,30 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-lpi/pending-table/read-when-enabled")]
+    public async Task EveryLpiHasItsBitInThePendingTable()
+    {
+        await using Vm vm = await kernel.CreateBlankItsVmAsync();
+        await vm.Gic.EnableDistributorAsync();
+        await vm.Gic.SetLpiTablesAsync(enable: false);
+        await vm.Its.ConfigureAsync();
+        uint[] mapped = [8192, 8193, 8199, 8200, 8207, 8208, 8216, 9000, 9001], pending = [8193, 8199, 8207, 8216, 8217, 9000];
+        for (uint n = 0; n < mapped.Length; n++)
+        {
+            await vm.Its.MapAsync(s_device, new EventId(n), new Lpi(mapped[n]));
+        }
+
+        foreach (IGrouping<uint, uint> place in pending.GroupBy(lpi => lpi / 8))
+        {
+            await vm.WriteMemoryAsync(Vgic.PendingTable(0) + place.Key, new[] { (byte)place.Sum(lpi => 1 << (int)(lpi % 8)) });
+        }
+
+        await vm.Gic.WriteRedistributor64Async(0, Gicr.Pendbaser, Vgic.PendingTable(0));
+        await vm.Gic.EnableLpisAsync();
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEquivalentTo(pending.Intersect(mapped).Select(lpi => (IntId)new Lpi(lpi)));
+    }
+
+    [Fact]
     [Clause("arm-lpi/pending-table/ptz")]
     public async Task PtzReadsAsZero()
     {

@@ -83,6 +83,21 @@ public sealed class RedistributorRegisterTests(KernelUnderTest kernel)
         results.Skip(5).Select(r => r.Value).Should().Equal(0x0010_fff7, 0xffef_ffff, 0x0020_0000, 0xffff, 0xffff_ffff, 0);
     }
 
+    [Theory]
+    [InlineData(Gicr.Igroupr0, 0x8001_8001u)]
+    [InlineData(Gicr.Isenabler0, 0x8001_ffffu)]
+    [InlineData(Gicr.Ispendr0, 0x8001_8001u)]
+    [InlineData(Gicr.Isactiver0, 0x8001_8001u)]
+    [Clause("arm-gicr/private-banks")]
+    public async Task FirstAndLastPrivateInterruptHaveTheirBits(uint offset, uint expected)
+    {
+        await using Vm vm = await kernel.CreateBlankGicVmAsync(vcpus: 2);
+        await vm.Gic.WriteRedistributorAsync(1, offset, 0x8001_8001);
+        (await vm.Gic.ReadRedistributorAsync(1, offset)).Should().Be(expected);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.LoadRedistributor(1, offset)));
+        results[0].Value.Should().Be(expected);
+    }
+
     public static TheoryData<uint, ulong, ulong> BaseRegisters() => new()
     {
         // Outer shareable becomes inner; not cacheable and device become read-allocate, write-back; other outer attributes become same as inner.
