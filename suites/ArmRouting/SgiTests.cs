@@ -58,17 +58,31 @@ public sealed class SgiTests(KernelUnderTest kernel)
     }
 
     [Theory]
-    [InlineData(IccRegister.Sgi0r)]
-    [InlineData(IccRegister.Asgi1r)]
-    [Clause("arm-sgi/group")]
-    public async Task OtherGenerationRegistersRaiseGroupZeroOnly(IccRegister register)
+    [InlineData(16)]
+    [InlineData(32)]
+    [InlineData(48)]
+    [Clause("arm-sgi/affinity")]
+    public async Task SgiToAnAffinityNobodyHasReachesNobody(int level)
     {
         await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
-        await SendAsync(vm, register, 0b10);
+        await SendAsync(vm, IccRegister.Sgi1r, 0b11 | (1ul << level));
+        (await TakenByAsync(vm)).Should().Equal("", "");
+    }
+
+    [Theory]
+    [InlineData(IccRegister.Sgi0r, 0b10)]
+    [InlineData(IccRegister.Sgi0r, ToAllOthers)]
+    [InlineData(IccRegister.Asgi1r, 0b10)]
+    [InlineData(IccRegister.Asgi1r, ToAllOthers)]
+    [Clause("arm-sgi/group")]
+    public async Task OtherGenerationRegistersRaiseGroupZeroOnly(IccRegister register, ulong targets)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        await SendAsync(vm, register, targets);
         (await TakenByAsync(vm)).Should().Equal(["", ""], "the SGI is of group 1");
 
         await vm.Gic.WriteRedistributorAsync(1, Gicr.Igroupr0, ~(1u << (int)s_sgi.Value));
-        await SendAsync(vm, register, 0b10);
+        await SendAsync(vm, register, targets);
         (await vm.Gic.ReadRedistributorAsync(1, Gicr.Ispendr0)).Should().Be(1u << (int)s_sgi.Value);
     }
 
