@@ -441,10 +441,7 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
 
     private async Task<E1000eDevice> OpenNicAsync(EventFd eventfd)
     {
-        KernelSession session = await kernel.SessionAsync();
-        PciFunction? function = await PciFunction.FindAsync(session, E1000eDevice.Vendor, E1000eDevice.Device);
-        Skipping.UnlessHardware(function is not null, "e1000e", $"no PCI function {E1000eDevice.Vendor:x4}:{E1000eDevice.Device:x4}");
-        var nic = new E1000eDevice(await VfioDevice.OpenAsync(session, function));
+        E1000eDevice nic = await E1000eDevice.OpenAsync(kernel, await kernel.SessionAsync());
         await nic.Vfio.AttachAsync(IrqIndex.Msix, 0, eventfd);
         await nic.PrepareAsync(IrqIndex.Msix);
         // The host's LPI may have been a doorbell of an earlier VM, and still be pending as such: nobody takes that back when the doorbell is freed.

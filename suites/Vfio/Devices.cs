@@ -12,8 +12,7 @@ internal static class Devices
     private const ushort XhciDevice = 0x0194;
 
     /// <summary>A PCI Express device with INTx, one MSI and five MSI-X entries.</summary>
-    public static async Task<E1000eDevice> OpenNicAsync(this KernelUnderTest kernel) =>
-        new(await OpenAsync(kernel, E1000eDevice.Vendor, E1000eDevice.Device, "e1000e"));
+    public static async Task<E1000eDevice> OpenNicAsync(this KernelUnderTest kernel) => await E1000eDevice.OpenAsync(kernel, await kernel.SessionAsync());
 
     /// <summary>A conventional PCI device with INTx and one MSI, and no MSI-X.</summary>
     public static async Task<EduDevice> OpenEduAsync(this KernelUnderTest kernel) => new(await OpenAsync(kernel, EduDevice.Vendor, EduDevice.Device, "edu"));
@@ -22,6 +21,10 @@ internal static class Devices
     /// <param name="queues">Entries besides the first that are to interrupt.</param>
     public static async Task<NvmeDevice> OpenNvmeAsync(this KernelUnderTest kernel, uint queues = 0) =>
         new(await OpenAsync(kernel, NvmeDevice.Vendor, NvmeDevice.Device, "nvme"), queues);
+
+    /// <summary>One more of <see cref="OpenEduAsync"/>, in the spare slot.</summary>
+    public static async Task<EduDevice> OpenPluggedEduAsync(this KernelUnderTest kernel) =>
+        new(await OpenAsync(kernel, EduDevice.Vendor, EduDevice.Device, "edu", skip: 2));
 
     /// <summary>Two devices whose INTx is the same line of the interrupt controller.</summary>
     public static async Task<(E1000eDevice Nic, EduDevice Edu)> OpenSharedLineAsync(this KernelUnderTest kernel)
@@ -62,8 +65,6 @@ internal static class Devices
     private static async Task<VfioDevice> OpenAsync(KernelUnderTest kernel, ushort vendor, ushort device, string name, int skip = 0)
     {
         KernelSession session = await kernel.SessionAsync();
-        PciFunction? function = await PciFunction.FindAsync(session, vendor, device, skip);
-        Skipping.UnlessHardware(function is not null, name, $"no {(skip == 0 ? "" : "second ")}PCI function {vendor:x4}:{device:x4}");
-        return await VfioDevice.OpenAsync(session, function);
+        return await VfioDevice.OpenAsync(session, await PciFunction.RequireAsync(session, vendor, device, name, skip));
     }
 }

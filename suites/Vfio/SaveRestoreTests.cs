@@ -32,8 +32,7 @@ public sealed class SaveRestoreTests(KernelUnderTest kernel)
         await kernel.SessionAsync();
         // Ended with everything in it: a mapped BAR keeps its device open.
         await using KernelSession session = await kernel.CreateSessionAsync();
-        PciFunction function = (await PciFunction.FindAsync(session, E1000eDevice.Vendor, E1000eDevice.Device))!;
-        await using var nic = new E1000eDevice(await VfioDevice.OpenAsync(session, function));
+        await using E1000eDevice nic = await E1000eDevice.OpenAsync(kernel, session);
         await using Vm vm = await Vm.CreateAsync(await KvmSystem.OpenAsync(session), VmOptions.Default);
         var eventfds = new EventFd?[5];
         await vm.SetGsiRoutingAsync([.. saved.Select(s => GsiRoute.Msi(FirstGsi + s.Entry, s.Message))]);

@@ -2,6 +2,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using System.Text;
+using Conformance.Fixtures;
 using Conformance.Kvm;
 using Conformance.Uapi;
 using Conformance.Wire;
@@ -33,6 +34,15 @@ public sealed record PciFunction(string Address)
         }
 
         return null;
+    }
+
+    /// <summary>As <see cref="FindAsync"/>, for a test that is skipped when there is none.</summary>
+    /// <param name="name">What it is called in the reason.</param>
+    public static async Task<PciFunction> RequireAsync(KernelSession session, ushort vendor, ushort device, string name, int skip = 0)
+    {
+        PciFunction? function = await FindAsync(session, vendor, device, skip);
+        Skipping.UnlessHardware(function is not null, name, $"no {(skip == 0 ? "" : "further ")}PCI function {vendor:x4}:{device:x4}");
+        return function;
     }
 
     /// <summary>The command register as the device has it, past the one that VFIO shows its user.</summary>
