@@ -184,6 +184,7 @@ internal sealed class SuiteAssembly
         {
             Iommu = named.GetValueOrDefault(nameof(MachineNeedsAttribute.Iommu)) is true,
             Devices = Texts(nameof(MachineNeedsAttribute.Devices)),
+            SparePorts = named.GetValueOrDefault(nameof(MachineNeedsAttribute.SparePorts)) is int ports ? ports : 0,
             ExtraKernelArguments = Texts(nameof(MachineNeedsAttribute.KernelArguments)),
         };
 

@@ -157,6 +157,7 @@ internal sealed class KernelHost : IAsyncDisposable
         {
             Iommu = _options.Iommu || _needs.Iommu,
             Devices = [.. _options.Devices, .. _needs.Devices],
+            SparePorts = _needs.SparePorts,
             ExtraKernelArguments = [.. _needs.KernelArguments, .. _options.ExtraKernelArguments],
             Modules = _needs.Modules,
         };

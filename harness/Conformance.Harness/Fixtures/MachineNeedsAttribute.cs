@@ -11,6 +11,9 @@ public sealed class MachineNeedsAttribute : Attribute
     /// <summary>QEMU devices, each behind a root port of its own: <c>e1000e</c>, <c>nvme</c> …</summary>
     public string[] Devices { get; init; } = [];
 
+    /// <summary>Root ports with nothing behind them; the n-th from 0 is the bus <c>spare</c>n.</summary>
+    public int SparePorts { get; init; }
+
     /// <summary>Modules under test, loaded when the kernel is up; those that are built in or that the kernel does not have are passed over.</summary>
     public string[] Modules { get; init; } = [];
 

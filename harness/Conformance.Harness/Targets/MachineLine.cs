@@ -55,11 +55,18 @@ internal abstract record MachineLine
             // An empty romfile: the firmware would otherwise run the option ROM, which costs seconds.
             string device = options.Devices[i];
             bool network = device.StartsWith("e1000", StringComparison.Ordinal) || device.StartsWith("igb", StringComparison.Ordinal);
-            line.AddRange(["-device", $"pcie-root-port,id=port{i},slot={i + 1},chassis={i + 1}", "-device", $"{device},bus=port{i}{(network ? ",romfile=" : "")}"]);
+            line.AddRange([.. RootPort($"port{i}", i + 1), "-device", $"{device},bus=port{i}{(network ? ",romfile=" : "")}"]);
+        }
+
+        for (int i = 0; i < options.SparePorts; i++)
+        {
+            line.AddRange(RootPort($"spare{i}", options.Devices.Count + i + 1));
         }
 
         return line;
     }
+
+    private static string[] RootPort(string id, int slot) => ["-device", $"pcie-root-port,id={id},slot={slot},chassis={slot}"];
 
     /// <summary>What the machine boots.</summary>
     public IReadOnlyList<string> Boot(MachineOptions options, PreparedKernel kernel) =>

@@ -26,6 +26,9 @@ public sealed record MachineOptions
     /// <summary>QEMU devices with their properties, each behind a root port of its own.</summary>
     public IReadOnlyList<string> Devices { get; set; } = [];
 
+    /// <summary>Root ports with nothing behind them, for devices that are plugged in while the kernel runs.</summary>
+    public int SparePorts { get; set; }
+
     /// <summary>Added to the kernel's command line.</summary>
     public IReadOnlyList<string> ExtraKernelArguments { get; set; } = [];
 
