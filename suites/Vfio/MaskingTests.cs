@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 using Conformance.Fixtures;
 using Conformance.Kvm;
+using Conformance.Snapshots;
 using Conformance.Uapi;
 using FluentAssertions;
 using Xunit;
@@ -182,6 +183,58 @@ public sealed class MaskingTests(KernelUnderTest kernel)
             await body();
             (await nic.Vfio.Function.ReadCommandAsync(nic.Session) & PciConfiguration.MemorySpace).Should().Be(0, "decoding is off in the device again");
             await nic.Vfio.SetCommandAsync(PciConfiguration.MemorySpace);
+        }
+    }
+
+    [Fact]
+    [Clause("vfio-irqs/table/foreign-message")]
+    [Clause("vfio-irqs/table/own-message")]
+    [Clause("vfio-irqs/table/region-is-shut")]
+    [Clause("vfio-irqs/table/set-irqs-repairs")]
+    [Clause("vfio-irqs/masking/vector-control")]
+    public async Task WhoGetsAnInterruptWhoseEntryTheUserHasWritten()
+    {
+        (E1000eDevice nic, EventFd[] eventfds, MsixTable table) = await AttachAsync();
+        await using E1000eDevice _ = nic;
+        await using VfioDevice other = await kernel.OpenXhciAsync();
+        EventFd[] others = await kernel.CreateEventFdsAsync(1);
+        await other.AttachAsync(IrqIndex.Msix, 0, others);
+        (MsiMessage foreign, uint _) = await (await MemoryEnabledTableAsync(other)).ReadAsync(0);
+        (MsiMessage second, uint _) = await table.ReadAsync(2);
+        var page = new List<string> { $"e1000e: {table.Entries} entries in BAR {table.Bar.Index}, which can be mapped", "", "  written to entry 1                     its interrupt is seen by" };
+
+        await RowAsync(1, "nothing", () => Task.CompletedTask);
+        await RowAsync(1, "through the region: 16 bytes of 1", () => table.Bar.WriteAsync(table.Offset + 16, [.. Enumerable.Repeat((byte)1, 16)]));
+        await RowAsync(2, "mapped: the message of entry 2", () => table.WriteMessageAsync(1, second));
+        await RowAsync(null, "mapped: another device's message", () => table.WriteMessageAsync(1, foreign));
+        await RowAsync(1, "SET_IRQS with its eventfd", () => nic.Vfio.AttachAsync(IrqIndex.Msix, 1, eventfds[1]));
+        await RowAsync(null, "mapped: the mask bit", () => table.MaskAsync(1));
+        await RowAsync(1, "mapped: no mask bit", () => table.UnmaskAsync(1));
+
+        Snapshot.Verify(string.Join('\n', page) + "\n", null);
+
+        // Interrupts of two entries are not taken in their order on two processors: what is expected is waited for, and only the rest is fenced off.
+        async Task RowAsync(int? expected, string written, Func<Task> write)
+        {
+            await write();
+            await nic.RaiseAsync(IrqIndex.Msix, 1);
+            List<string> seen = expected is { } entry ? [$"eventfd {entry}, {await eventfds[entry].WaitAsync()} time(s)"] : [];
+            await nic.RaiseAsync(IrqIndex.Msix, 4);
+            (await eventfds[4].WaitAsync()).Should().Be(1);
+            for (int i = 0; i < eventfds.Length; i++)
+            {
+                if (await eventfds[i].ReadAsync() is { } count)
+                {
+                    seen.Add($"eventfd {i}, {count} time(s) more");
+                }
+            }
+
+            if (await others[0].ReadAsync() is not null)
+            {
+                seen.Add("the other device's eventfd");
+            }
+
+            page.Add($"  {written,-38} {string.Join(", ", seen.DefaultIfEmpty("nobody"))}");
         }
     }
 
