@@ -176,7 +176,7 @@ internal sealed class KernelHost : IAsyncDisposable
 
         try
         {
-            StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version"));
+            StableRelease = ChangeTable.ParseStableRelease(await target.ReadFileAsync("/proc/version").WaitAsync(AnswerPatience));
         }
         catch (Exception e)
         {

@@ -114,7 +114,17 @@ public sealed class EmulatedTarget : Target
                 await _control.WriteFileAsync(module.Path, await File.ReadAllBytesAsync(file).ConfigureAwait(false)).ConfigureAwait(false);
             }
 
-            Errno answer = await _control.LoadModuleAsync(module.Path).ConfigureAwait(false);
+            Errno answer;
+            try
+            {
+                answer = await _control.LoadModuleAsync(module.Path).WaitAsync(s_bootPatience).ConfigureAwait(false);
+            }
+            catch (TimeoutException e)
+            {
+                string reason = $"The module {module.Name} was not loaded within {s_bootPatience.TotalSeconds:0} s";
+                throw new BootFailureException($"{reason} on {_kernel.Release}.", new TargetDeath(TargetEnd.KernelHung, reason, Log.Tail(60)), e);
+            }
+
             if (answer is not Errno.None and not Errno.EEXIST)
             {
                 throw new MachineFaultException($"The module {module.Name} does not load on {_kernel.Release}: {answer}.\n{Log.Tail(10)}");
@@ -284,13 +294,27 @@ public sealed class EmulatedTarget : Target
         }
 
         await target.BringUpAsync(s_restorePatience, cancellation).ConfigureAwait(false);
-        if (start.Kernel.Architecture == KernelArchitecture.Arm64)
+        try
         {
-            await target._control.StartTimersAsync().ConfigureAwait(false);
+            await target.WakeAsync().WaitAsync(s_restorePatience, cancellation).ConfigureAwait(false);
+            return target;
+        }
+        catch (Exception e) when (e is IOException or TimeoutException)
+        {
+            await target.DisposeAsync().ConfigureAwait(false);
+            throw new MachineFaultException($"Its kernel answered once and no more: {e.Message}", e);
+        }
+    }
+
+    /// <summary>Tells a kernel that slept in a file what it missed.</summary>
+    private async Task WakeAsync()
+    {
+        if (_kernel.Architecture == KernelArchitecture.Arm64)
+        {
+            await _control.StartTimersAsync().ConfigureAwait(false);
         }
 
-        await target._control.SetClockAsync(DateTimeOffset.UtcNow).ConfigureAwait(false);
-        return target;
+        await _control.SetClockAsync(DateTimeOffset.UtcNow).ConfigureAwait(false);
     }
 
     private static async Task<EmulatedTarget> LaunchAsync(Start start, SavedMachine? saved, IReadOnlyList<string> arguments, CancellationToken cancellation)
@@ -334,7 +358,16 @@ public sealed class EmulatedTarget : Target
     private async Task<SavedMachine> SaveAsync(string scratch, CancellationToken cancellation)
     {
         File.Delete(scratch);
-        byte[] state = await QemuState.SaveAsync(_qemu, cancellation).ConfigureAwait(false);
+        byte[] state;
+        try
+        {
+            state = await QemuState.SaveAsync(_qemu, cancellation).WaitAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+        }
+        catch (TimeoutException e)
+        {
+            throw new IOException($"QEMU did not save it within {s_bootPatience.TotalSeconds:0} s.", e);
+        }
+
         return new SavedMachine(state, Log.TextSince(KernelLog.Start), Qmp.Version, _kernel.Id);
     }
 
