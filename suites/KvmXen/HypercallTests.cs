@@ -111,6 +111,45 @@ public sealed class HypercallTests(KernelUnderTest kernel)
         (await domain.Vcpu.FinishAsync())[^1].Value.Should().Be(0x5151);
     }
 
+    [Fact]
+    [Clause("kvm-xen/hypercall/moved-rip")]
+    public async Task AnswerFindsItsInstructionInASegmentThatDoesNotBeginAtZero()
+    {
+        const ulong Offset = 0x1000;
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Abi = XenAbi.Bits32 });
+        await domain.Vcpu.StartAsync(domain.Script().Add(domain.Hypercall(55)));
+        GuestExit exit = await domain.Vcpu.NextExitAsync();
+        kvm_regs flat = await domain.Vcpu.GetRegistersAsync();
+
+        // The first call loses its answer, and the guest makes it again from a code segment that begins elsewhere.
+        await domain.Vcpu.SetRegistersAsync(flat with { rip = flat.rip + 3 });
+        await AnswerAsync(domain.Vcpu, exit, 0x1111);
+        kvm_sregs special = await domain.Vcpu.GetSpecialRegistersAsync();
+        special.cs.@base = Offset;
+        await domain.Vcpu.SetSpecialRegistersAsync(special);
+        await domain.Vcpu.SetRegistersAsync(flat with { rip = flat.rip - Offset });
+        await domain.Vcpu.ResumeAsync();
+        exit = await domain.Vcpu.NextExitAsync();
+        (exit.Reason, exit.Run.xen_hcall_input).Should().Be((KvmExit.KVM_EXIT_XEN, 55ul));
+        await AnswerAsync(domain.Vcpu, exit, 0x7777);
+
+        kvm_regs answered = await domain.Vcpu.GetRegistersAsync();
+        (answered.rax, answered.rip).Should().Be((0x7777ul, flat.rip - Offset + 3));
+        special.cs.@base = 0;
+        await domain.Vcpu.SetSpecialRegistersAsync(special);
+        await domain.Vcpu.SetRegistersAsync(answered with { rip = flat.rip + 3 });
+        await domain.Vcpu.ResumeAsync();
+        (await domain.Vcpu.FinishAsync())[^1].Value.Should().Be(0x7777);
+    }
+
+    // Answers, and stops before the guest's next instruction.
+    private static async Task AnswerAsync(Vcpu vcpu, GuestExit exit, ulong value)
+    {
+        await vcpu.KickAsync();
+        await vcpu.ResumeWithAsync(exit, value);
+        (await vcpu.NextExitAsync()).Kicked.Should().BeTrue();
+    }
+
     [Theory]
     [InlineData(HypercallMode.User64, false)]
     [InlineData(HypercallMode.User32, false)]
