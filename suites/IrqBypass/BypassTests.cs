@@ -86,6 +86,21 @@ public sealed class BypassTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("irq-bypass/consumer/not-without-hardware")]
+    public async Task WithoutVirtualLocalApicsNoConsumerIsRegistered()
+    {
+        kernel.RequireChange("irq-bypass-needs-hardware");
+        await using Vm vm = await CreateAsync();
+        string hardware = await HardwareAsync(vm.Session);
+        Skipping.UnlessHardware(hardware.EndsWith(" = N", StringComparison.Ordinal), "a processor or a kernel without them", hardware);
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+
+        (int registered, _) = await CountAsync(vm, () => vm.AssignIrqfdAsync(Gsi, eventfd));
+
+        registered.Should().Be(0);
+    }
+
+    [Fact]
     [Clause("irq-bypass/consumer/registered-at-assign")]
     [Clause("irq-bypass/consumer/not-without-hardware")]
     public async Task RefusedAssignRegistersNoConsumer()
