@@ -184,6 +184,21 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
         (await TickAsync(vm)).Should().Be(1, "nobody owes an acknowledgement");
     }
 
+    [Fact]
+    [Clause("kvm-ioapic/rtc/coalesced-until-eoi")]
+    [Clause("kvm-ioapic/rtc/refused")]
+    public async Task TickThatIsRefusedIsNotTracked()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector, 0xff) with { DeliveryMode = ApicDeliveryMode.LowestPriority, Logical = true });
+        await vm.Vcpus[0].UpdateLapicAsync(l => l[LapicState.SpuriousVector] = 0xff);
+
+        (await TickAsync(vm)).Should().Be(-1, "the only local APIC is disabled");
+        (await TickAsync(vm)).Should().Be(-1);
+        await vm.Vcpus[0].UpdateLapicAsync(l => l[LapicState.SpuriousVector] = LapicState.SoftwareEnable);
+        (await TickAsync(vm)).Should().Be(1, "nobody owes an acknowledgement");
+        (await TickAsync(vm)).Should().Be(0);
+    }
+
     [Theory]
     [InlineData(LapicState.InService)]
     [InlineData(LapicState.Request)]

@@ -182,6 +182,8 @@ public sealed class IoApicRegistersTests(KernelUnderTest kernel)
         state[0] = new RedirectionEntry(0x11223344_8765a2f3);
         await vm.SetIoApicAsync(state);
 
+        // What an access before it read must not show in the high half.
+        await vm.Vcpus[0].ExecuteExitingAsync(ulong.MaxValue, GuestCommand.Load(Base - 8, AccessWidth.Qword));
         ScriptResults results = await vm.Vcpus[0].ExecuteAsync(
             GuestCommand.Store(IoApicRegisters.Select, 0x10),
             GuestCommand.Load(IoApicRegisters.Window, AccessWidth.Byte),

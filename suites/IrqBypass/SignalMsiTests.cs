@@ -19,9 +19,11 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         return vm;
     }
 
-    private async Task<Vm> CreateLogicalAsync(uint model, params byte[] logicalIds)
+    private Task<Vm> CreateLogicalAsync(uint model, params byte[] logicalIds) => CreateLogicalAsync(VmOptions.Default with { Vcpus = logicalIds.Length }, model, logicalIds);
+
+    private async Task<Vm> CreateLogicalAsync(VmOptions options, uint model, params byte[] logicalIds)
     {
-        Vm vm = await kernel.CreateVmAsync(logicalIds.Length);
+        Vm vm = await kernel.CreateVmAsync(options);
         for (int i = 0; i < logicalIds.Length; i++)
         {
             uint id = (uint)logicalIds[i] << 24;
@@ -163,6 +165,31 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         (await vm.PendingAsync()).Should().Be("-");
         (await vm.SignalMsiAsync(MsiMessage.Nmi(0))).Should().Be(1);
         (await vm.Vcpus[0].GetEventsAsync()).nmi_pending.Should().Be(1);
+    }
+
+    [Fact]
+    [Clause("kvm-signal-msi/returns-the-number-of-takers")]
+    [Clause("lapic-state/disabled")]
+    public async Task LocalApicThatItsBaseDisablesIsNoDestination()
+    {
+        await using Vm vm = await CreateAsync(2);
+        await DisableAsync(vm.Vcpus[1]);
+
+        (await vm.SignalMsiAsync(MsiMessage.Fixed(1, Vector))).Should().Be(0);
+        (await vm.SignalMsiAsync(MsiMessage.Fixed(0xff, Vector))).Should().Be(1);
+        (await vm.SignalMsiAsync(MsiMessage.Nmi(0xff))).Should().Be(1);
+        (await vm.PendingAsync()).Should().Be("0x41 | -");
+        (await vm.Vcpus[0].GetEventsAsync()).nmi_pending.Should().Be(1);
+        (await vm.Vcpus[1].GetEventsAsync()).nmi_pending.Should().Be(0);
+        await DisableAsync(vm.Vcpus[0]);
+        (await vm.TrySignalMsiAsync(MsiMessage.Fixed(0xff, Vector))).Error.Should().Be(Errno.EPERM, "it is as without a vCPU");
+    }
+
+    private static async Task DisableAsync(Vcpu vcpu)
+    {
+        kvm_sregs special = await vcpu.GetSpecialRegistersAsync();
+        special.apic_base &= ~(1ul << 11);
+        await vcpu.SetSpecialRegistersAsync(special);
     }
 
     [Fact]
@@ -313,6 +340,23 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         await using Vm vm = await CreateLogicalAsync(LapicState.FlatModel, 0x01, 0x02, 0x04);
 
         (await vm.SignalMsiAsync(MsiMessage.X86(0x07, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
+
+        (await vm.PendingAsync()).Should().Be(pending);
+    }
+
+    [Theory]
+    [InlineData(0x07, 0x40, "- | 0x40 | -")]
+    [InlineData(0x07, 0x42, "0x42 | - | -")]
+    [InlineData(0xff, 0x40, "- | 0x40 | -")]
+    [InlineData(0xff, 0x41, "- | - | 0x41")]
+    [InlineData(0xff, 0x42, "0x42 | - | -")]
+    [Clause("kvm-signal-msi/lowest-priority")]
+    public async Task LowestPriorityCountsProcessorsAndNotTheirIds(byte destination, byte vector, string pending)
+    {
+        await RequireVectorHashingAsync();
+        await using Vm vm = await CreateLogicalAsync(VmOptions.Default with { Vcpus = 3, VcpuIds = [9, 1, 5] }, LapicState.FlatModel, 0x01, 0x02, 0x04);
+
+        (await vm.SignalMsiAsync(MsiMessage.X86(destination, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
 
         (await vm.PendingAsync()).Should().Be(pending);
     }
