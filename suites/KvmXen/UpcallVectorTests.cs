@@ -198,6 +198,24 @@ public sealed class UpcallVectorTests(KernelUnderTest kernel)
         log.Should().Equal($"taken {XenDomain.Upcall}", "upcall pending 1 mask 0 selector 0x0", $"taken {XenDomain.Fence}");
     }
 
+    [Theory]
+    [InlineData(VcpuState.Halted)]
+    [InlineData(VcpuState.Running)]
+    [InlineData(VcpuState.NotYetRun)]
+    [Clause("kvm-xen/upcall/flag-is-the-line")]
+    [Clause("kvm-xen/evtchn/upcall-mask-is-the-guests")]
+    public async Task EventInterruptsWhateverTheUpcallMaskSays(VcpuState state)
+    {
+        XenDomain domain = await XenDomain.CreateAsync(kernel);
+        byte[] info = new byte[XenVcpuInfo.Size];
+        info[1] = 1;
+        await domain.VcpuInfo.WriteAsync(info);
+
+        IReadOnlyList<string> log = await domain.ObserveAsync(state, () => domain.Xen.SendAsync(66));
+
+        log.Should().Equal(domain.Delivered(66).Select(l => l.Replace("mask 0", "mask 1", StringComparison.Ordinal)));
+    }
+
     [Fact]
     [Clause("kvm-xen/upcall/flag-is-the-line")]
     public async Task UpcallComesAgainWhileTheFlagIsSet()
