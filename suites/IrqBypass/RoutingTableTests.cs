@@ -124,6 +124,31 @@ public sealed class RoutingTableTests(KernelUnderTest kernel)
         (await vm.PendingAsync()).Should().Be("-");
     }
 
+    // With 27 and 91 entries the table is 512 and 1024 bytes long: what follows it is another allocation, here another table.
+    [Theory]
+    [InlineData(26u)]
+    [InlineData(90u)]
+    [Clause("gsi-routing/set/gsi-range")]
+    [Clause("kvm-irq-line/unrouted")]
+    public async Task NothingIsReadBehindATableThatFillsItsAllocation(uint gsi)
+    {
+        var vms = new Vm[12];
+        for (int i = 0; i < vms.Length; i++)
+        {
+            vms[i] = await CreateAsync();
+        }
+
+        foreach (Vm vm in vms)
+        {
+            await vm.SetGsiRoutingAsync(GsiRoute.Msi(gsi, MsiMessage.Fixed(0, Vectors.A)));
+        }
+
+        foreach (Vm vm in vms)
+        {
+            (await vm.IrqLineStatusAsync(gsi + 1, true)).Should().Be(-1);
+        }
+    }
+
     [Fact]
     [Clause("gsi-routing/set/unreadable")]
     public async Task UnreadableArgumentFaults()
