@@ -13,10 +13,13 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
     private const int Pin = 8;
     private static readonly ApicVector Vector = Vectors.B;
 
+    // The second vCPU's id is not its position.
+    private static readonly uint[] Ids = [0, 6];
+
     private async Task<Vm> CreateAsync(RedirectionEntry entry, int vcpus = 1, int pin = Pin)
     {
         await kernel.RequireInServiceAsync();
-        Vm vm = await kernel.CreateVmAsync(vcpus);
+        Vm vm = await kernel.CreateVmAsync(VmOptions.Default with { Vcpus = vcpus, VcpuIds = Ids });
         await vm.MaskPicsAsync();
         await vm.BootAsync();
         foreach (Vcpu vcpu in vm.Vcpus)
@@ -112,7 +115,7 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
         await vm.Vcpus[1].AcknowledgeAsync();
         (await TickAsync(vm)).Should().Be(0, "vCPU 0 has not acknowledged");
         // Another one of the same vector on the processor that has acknowledged already does not count for the other.
-        await vm.SignalMsiAsync(MsiMessage.Fixed(1, Vector));
+        await vm.SignalMsiAsync(MsiMessage.Fixed(Ids[1], Vector));
         (await vm.Vcpus[1].TakeAsync()).Should().Be("0x52");
         await vm.Vcpus[1].AcknowledgeAsync();
         (await TickAsync(vm)).Should().Be(0, "vCPU 0 still has not");
@@ -160,17 +163,17 @@ public sealed class IoApicClockTests(KernelUnderTest kernel)
     [Clause("kvm-ioapic/rtc/vector-rewritten")]
     public async Task TickIsAcknowledgedThoughItsEntryWasRewritten(bool destination)
     {
-        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector), 2);
+        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector, (byte)Ids[1]), 2);
         (await TickAsync(vm)).Should().Be(1);
-        (await vm.TakeAsync()).Should().Be("0x52 | -");
+        (await vm.TakeAsync()).Should().Be("- | 0x52");
 
-        RedirectionEntry rewritten = destination ? RedirectionEntry.Edge(Vectors.C, 1) : RedirectionEntry.Edge(Vectors.C);
+        RedirectionEntry rewritten = RedirectionEntry.Edge(Vectors.C, destination ? (byte)0 : (byte)Ids[1]);
         await vm.Vcpus[0].ExecuteAsync(IoApicRegisters.Write(Pin, rewritten));
         (await TickAsync(vm)).Should().Be(0);
-        await vm.Vcpus[0].AcknowledgeAsync();
+        await vm.Vcpus[1].AcknowledgeAsync();
 
         (await TickAsync(vm)).Should().Be(1);
-        (await vm.TakeAsync()).Should().Be(destination ? "- | 0x63" : "0x63 | -");
+        (await vm.TakeAsync()).Should().Be(destination ? "0x63 | -" : "- | 0x63");
     }
 
     [Fact]

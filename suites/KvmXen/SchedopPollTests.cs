@@ -145,22 +145,23 @@ public sealed class SchedopPollTests(KernelUnderTest kernel)
     // Blocking
 
     [Theory]
-    [InlineData(XenAbi.Bits64)]
-    [InlineData(XenAbi.Bits32)]
+    [InlineData(XenAbi.Bits64, 0u)]
+    [InlineData(XenAbi.Bits32, 0u)]
+    [InlineData(XenAbi.Bits64, 5u)]
     [Clause("kvm-xen/poll/masked-wake")]
     [Clause("kvm-xen/poll/other-masked")]
     [Clause("kvm-xen/poll/runs-on")]
-    public async Task OnlyThePolledMaskedPortWakesThePoller(XenAbi abi)
+    public async Task OnlyThePolledMaskedPortWakesThePoller(XenAbi abi, uint id)
     {
-        XenDomain domain = await CreateAsync(abi);
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Abi = abi, VcpuIds = [id] });
         await domain.SharedInfo.MaskAsync(66);
         await domain.SharedInfo.MaskAsync(67);
         await PrepareAsync(domain, 0, 66);
         int poll = await BlockAsync(domain, interrupts: true);
 
-        await domain.Xen.SendAsync(67);
+        await domain.Xen.SendAsync(67, id);
         await StillBlockedAsync(domain, poll, "port 67 is not polled");
-        await domain.Xen.SendAsync(66);
+        await domain.Xen.SendAsync(66, id);
 
         (await domain.Vcpu.FinishAsync())[poll].Value.Should().Be(0);
         (await domain.ReadLogAsync()).Should().BeEmpty("masked ports do not interrupt");
