@@ -129,15 +129,24 @@ internal sealed class ControlSession
     /// Has every processor of a kernel that slept in a file program its timer again. QEMU 7.2 does not save the EL2 timers, on which an arm64 kernel with
     /// VHE runs: what was to expire on a processor never did, and what is to expire later programs nothing. A time that is long past does.
     /// </summary>
-    public async Task StartTimersAsync()
+    public Task StartTimersAsync()
     {
-        const int ClockMonotonic = 1, TimerAbsolute = 1;
-        byte[] past = new byte[16];
-        past[8] = 1;
+        const int TimerAbsolute = 1;
+        return SleepOnEachAsync(TimerAbsolute, nanoseconds: 1, "a time that is past");
+    }
+
+    /// <summary>Returns once a timer has expired on every processor; never on a kernel that one of them no longer wakes.</summary>
+    public Task AwaitTimersAsync() => SleepOnEachAsync(0, nanoseconds: 1_000_000, "a millisecond");
+
+    private async Task SleepOnEachAsync(int flags, long nanoseconds, string what)
+    {
+        const int ClockMonotonic = 1;
+        byte[] time = new byte[16];
+        BinaryPrimitives.WriteInt64LittleEndian(time.AsSpan(8), nanoseconds);
         for (int processor = 0; processor < _session.Connection.Hello.Processors; processor++)
         {
             await StayOnAsync(CpuSet.Of(processor)).ConfigureAwait(false);
-            Check(await _session.CallAsync(new SystemCall(_calls.ClockNanosleep, "clock_nanosleep(long past)").Arg(ClockMonotonic).Arg(TimerAbsolute).In(past).Arg(0)).ConfigureAwait(false), "wait for", "a time that is past");
+            Check(await _session.CallAsync(new SystemCall(_calls.ClockNanosleep, $"clock_nanosleep({what})").Arg(ClockMonotonic).Arg(flags).In(time).Arg(0)).ConfigureAwait(false), "wait for", what);
         }
 
         await StayOnAsync(CpuSet.All()).ConfigureAwait(false);

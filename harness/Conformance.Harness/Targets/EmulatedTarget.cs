@@ -306,7 +306,7 @@ public sealed class EmulatedTarget : Target
         }
     }
 
-    /// <summary>Tells a kernel that slept in a file what it missed.</summary>
+    /// <summary>Tells a kernel that slept in a file what it missed, and sees that its timers run: one that was saved in a bad moment would be lost to every run to come.</summary>
     private async Task WakeAsync()
     {
         if (_kernel.Architecture == KernelArchitecture.Arm64)
@@ -315,6 +315,7 @@ public sealed class EmulatedTarget : Target
         }
 
         await _control.SetClockAsync(DateTimeOffset.UtcNow).ConfigureAwait(false);
+        await _control.AwaitTimersAsync().ConfigureAwait(false);
     }
 
     private static async Task<EmulatedTarget> LaunchAsync(Start start, SavedMachine? saved, IReadOnlyList<string> arguments, CancellationToken cancellation)
