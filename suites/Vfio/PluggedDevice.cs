@@ -26,17 +26,18 @@ internal sealed class PluggedDevice : IAsyncDisposable
     public bool IsGone => _gone is { IsCompleted: true };
 
     /// <summary>Plugs a device in and returns once the kernel has found it.</summary>
-    /// <param name="device">QEMU's name of it with its properties: <c>edu</c>.</param>
+    /// <param name="device">QEMU's name of it: <c>edu</c>.</param>
     public static async Task<PluggedDevice> PlugAsync(KernelUnderTest kernel, string device)
     {
         QmpClient? machine = (await kernel.TargetAsync()).Qmp;
         Skipping.UnlessHardware(machine is not null, "a slot that the test may fill", "a kernel on hardware of its own");
         KernelSession session = await kernel.SessionAsync();
-        string refusal = await machine.HumanAsync($"device_add {device},id={Id},bus={Slot}", CancellationToken.None);
-        if (refusal.Length > 0)
+        await machine.ExecuteAsync("device_add", json =>
         {
-            throw new InvalidOperationException($"QEMU does not plug {device} in: {refusal}");
-        }
+            json.WriteString("driver", device);
+            json.WriteString("id", Id);
+            json.WriteString("bus", Slot);
+        }, CancellationToken.None);
 
         // The kernel may be told by ACPI or by the port; a scan does not return before what is there is found.
         await PciFunction.RescanAsync(session);
