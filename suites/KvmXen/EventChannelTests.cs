@@ -186,9 +186,7 @@ public sealed class EventChannelTests(KernelUnderTest kernel)
     public async Task UpcallMaskIsNotLookedAt()
     {
         XenDomain domain = await CreateAsync(XenAbi.Bits64);
-        byte[] info = new byte[XenVcpuInfo.Size];
-        info[1] = 1;
-        await domain.VcpuInfo.WriteAsync(info);
+        await domain.VcpuInfo.SetUpcallMaskAsync(1);
 
         await domain.Xen.SendAsync(15);
 

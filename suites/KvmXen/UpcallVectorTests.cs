@@ -199,17 +199,16 @@ public sealed class UpcallVectorTests(KernelUnderTest kernel)
     }
 
     [Theory]
-    [InlineData(VcpuState.Halted)]
-    [InlineData(VcpuState.Running)]
-    [InlineData(VcpuState.NotYetRun)]
+    [InlineData(VcpuState.Halted, UpcallPath.DomainVector)]
+    [InlineData(VcpuState.Running, UpcallPath.DomainVector)]
+    [InlineData(VcpuState.NotYetRun, UpcallPath.DomainVector)]
+    [InlineData(VcpuState.Halted, UpcallPath.VcpuVector)]
     [Clause("kvm-xen/upcall/flag-is-the-line")]
     [Clause("kvm-xen/evtchn/upcall-mask-is-the-guests")]
-    public async Task EventInterruptsWhateverTheUpcallMaskSays(VcpuState state)
+    public async Task EventInterruptsWhateverTheUpcallMaskSays(VcpuState state, UpcallPath path)
     {
-        XenDomain domain = await XenDomain.CreateAsync(kernel);
-        byte[] info = new byte[XenVcpuInfo.Size];
-        info[1] = 1;
-        await domain.VcpuInfo.WriteAsync(info);
+        XenDomain domain = await XenDomain.CreateAsync(kernel, XenDomainOptions.Default with { Upcall = path });
+        await domain.VcpuInfo.SetUpcallMaskAsync(1);
 
         IReadOnlyList<string> log = await domain.ObserveAsync(state, () => domain.Xen.SendAsync(66));
 

@@ -143,20 +143,6 @@ public sealed class VcpuUpcallVectorTests(KernelUnderTest kernel)
     }
 
     [Fact]
-    [Clause("kvm-xen/evtchn/upcall-mask-is-the-guests")]
-    public async Task EventInterruptsWhateverTheUpcallMaskSays()
-    {
-        XenDomain domain = await XenDomain.CreateAsync(kernel, Own);
-        byte[] info = new byte[XenVcpuInfo.Size];
-        info[1] = 1;
-        await domain.VcpuInfo.WriteAsync(info);
-
-        IReadOnlyList<string> log = await domain.ObserveAsync(VcpuState.Halted, () => domain.Xen.SendAsync(66));
-
-        log.Should().Equal(domain.Delivered(66).Select(l => l.Replace("mask 0", "mask 1", StringComparison.Ordinal)));
-    }
-
-    [Fact]
     [Clause("kvm-xen/upcall/vcpu-vector/edge")]
     public async Task FlagThatUserSpaceSetDoesNotInterrupt()
     {

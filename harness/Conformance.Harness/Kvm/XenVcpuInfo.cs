@@ -73,6 +73,9 @@ public sealed class XenVcpuInfo(Mapping mapping, ulong offset, XenLayout layout)
 
     public Task SetUpcallPendingAsync(byte value) => mapping.WriteByteAsync(offset, value);
 
+    /// <summary>Sets upcall_mask, which is the guest's own and says that it wants no upcalls for now.</summary>
+    public Task SetUpcallMaskAsync(byte value) => mapping.WriteByteAsync(offset + 1, value);
+
     /// <summary>Clears upcall_pending and the selector, as a guest does that has seen them.</summary>
     public async Task ClearAsync()
     {
