@@ -202,7 +202,7 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
         Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
+        await AddRegionAsync(gic, 0x0900_0000, 1, 0);
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, 0x0a00_0000)).Should().Be(Errno.EINVAL);
     }
 
@@ -241,9 +241,8 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task RunWithTooFewRedistributorsFails()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 2);
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(Arm64Layout.Redistributors, 1, 0))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, Arm64Layout.Redistributors, 1, 0);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
         (await FirstRunAsync(vm)).Should().Be(Errno.ENXIO);
     }
@@ -264,8 +263,7 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task RunBeforeInitFails()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
         (await FirstRunAsync(vm)).Should().Be(Errno.EBUSY);
     }
@@ -289,10 +287,9 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task VcpusFillTheRegionsInOrder()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 3);
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 2, 0))).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0980_0000, 4, 1))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, 0x0900_0000, 2, 0);
+        await AddRegionAsync(gic, 0x0980_0000, 4, 1);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
 
         ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
@@ -309,15 +306,11 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task FullRegionWithANeighbourAboveIsNotTheLast()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 2);
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0902_0000, 1, 1))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, 0x0900_0000, 1, 0);
+        await AddRegionAsync(gic, 0x0902_0000, 1, 1);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
-        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
-            .Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer))
-            .Add(GuestCommand.Load(0x0902_0000 + Gicr.Typer)));
-        results.Select(r => r.Value).Should().Equal(0x000, 0x110);
+        (await ReadTypersAsync(vm, 0x0900_0000, 0x0902_0000)).Should().Equal(0x000, 0x110);
     }
 
     [Fact]
@@ -325,13 +318,11 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task FullRegionBelowAnEmptyOneIsTheLast()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0902_0000, 1, 1))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, 0x0900_0000, 1, 0);
+        await AddRegionAsync(gic, 0x0902_0000, 1, 1);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
-        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer)));
-        results.Select(r => r.Value).Should().Equal(0x010ul);
+        (await ReadTypersAsync(vm, 0x0900_0000)).Should().Equal(0x010ul);
     }
 
     [Fact]
@@ -339,8 +330,7 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task VcpuCreatedAfterTheAddressGetsARedistributor()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
         Vcpu second = await vm.CreateVcpuAsync(1);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
@@ -355,15 +345,13 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task RefusedRegionIsNotThere()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
         // The overlap is found when the vCPU is to get its redistributor.
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(Arm64Layout.Distributor, 1, 0))).Should().Be(Errno.EINVAL);
         (await gic.TryGetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, 0)).Error.Should().Be(Errno.ENOENT);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
+        await AddRegionAsync(gic, 0x0900_0000, 1, 0);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
-        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer)));
-        results.Select(r => r.Value).Should().Equal(0x010ul);
+        (await ReadTypersAsync(vm, 0x0900_0000)).Should().Equal(0x010ul);
     }
 
     [Fact]
@@ -372,16 +360,12 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     {
         kernel.RequireChange("redist-refusal-keeps-others");
         await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 2);
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 1, 0))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, 0x0900_0000, 1, 0);
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(Arm64Layout.Distributor, 1, 1))).Should().Be(Errno.EINVAL);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0980_0000, 1, 1))).Should().Be(Errno.None);
+        await AddRegionAsync(gic, 0x0980_0000, 1, 1);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
-        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
-            .Add(GuestCommand.Load(0x0900_0000 + Gicr.Typer))
-            .Add(GuestCommand.Load(0x0980_0000 + Gicr.Typer)));
-        results.Select(r => r.Value).Should().Equal(0x010, 0x110);
+        (await ReadTypersAsync(vm, 0x0900_0000, 0x0980_0000)).Should().Equal(0x010, 0x110);
     }
 
     [Fact]
@@ -389,9 +373,8 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task VcpuThatWasNotCreatedLeavesNoRedistributor()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 3, 0))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, 0x0900_0000, 3, 0);
         (await vm.TryCreateVcpuFdAsync(0)).Error.Should().Be(Errno.EEXIST);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
         (await vm.Vcpus[0].ExecuteExitingAsync(
@@ -404,8 +387,7 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task RedistributorsWithoutRoomOnTheBusAreRefused()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 2);
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
         await FillBusAsync(vm, room: 1);
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.ENOSPC);
         (await gic.TryGetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST)).Should().Be((Errno.None, Undefined));
@@ -428,9 +410,8 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task VcpuWithoutRoomOnTheBusIsNotCreated()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(0x0900_0000, 2, 0))).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        await AddRegionAsync(gic, 0x0900_0000, 2, 0);
         await FillBusAsync(vm, room: 0);
         (await vm.TryCreateVcpuFdAsync(1)).Error.Should().Be(Errno.ENOSPC);
 
@@ -448,8 +429,7 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     public async Task DistributorWithoutRoomOnTheBusFailsTheFirstRun()
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
-        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
         (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
         await FillBusAsync(vm, room: 0);
@@ -660,6 +640,23 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         (await vm.TryAssignIrqfdAsync(8, eventfd)).Should().Be(Errno.EAGAIN);
         (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
         (await vm.TryAssignIrqfdAsync(8, eventfd)).Should().Be(Errno.None);
+    }
+
+    private static async Task<Vgic> CreateGicWithDistributorAsync(Vm vm)
+    {
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor)).Should().Be(Errno.None);
+        return gic;
+    }
+
+    private static async Task AddRegionAsync(Vgic gic, ulong address, uint count, uint index) =>
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST_REGION, Vgic.RedistributorRegion(address, count, index))).Should().Be(Errno.None);
+
+    /// <summary>The low words of GICR_TYPER of the redistributors at these addresses, as vCPU 0 reads them.</summary>
+    private static async Task<ulong[]> ReadTypersAsync(Vm vm, params ulong[] redistributors)
+    {
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync([.. redistributors.Select(r => GuestCommand.Load(r + Gicr.Typer))]);
+        return [.. results.Select(r => r.Value)];
     }
 
     private static ulong Zone(int index) => Arm64Layout.Devices + ((ulong)index * 0x1000);
