@@ -185,6 +185,12 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         (await vm.TrySignalMsiAsync(MsiMessage.Fixed(0xff, Vector))).Error.Should().Be(Errno.EPERM, "it is as without a vCPU");
     }
 
+    private static async Task GoesToOneAsync(Vm vm, byte destinations, byte vector, string pending)
+    {
+        (await vm.SignalMsiAsync(MsiMessage.X86(destinations, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
+        (await vm.PendingAsync()).Should().Be(pending);
+    }
+
     private static async Task DisableAsync(Vcpu vcpu)
     {
         kvm_sregs special = await vcpu.GetSpecialRegistersAsync();
@@ -339,9 +345,7 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         await RequireVectorHashingAsync();
         await using Vm vm = await CreateLogicalAsync(LapicState.FlatModel, 0x01, 0x02, 0x04);
 
-        (await vm.SignalMsiAsync(MsiMessage.X86(0x07, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
-
-        (await vm.PendingAsync()).Should().Be(pending);
+        await GoesToOneAsync(vm, 0x07, vector, pending);
     }
 
     [Theory]
@@ -356,9 +360,7 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         await RequireVectorHashingAsync();
         await using Vm vm = await CreateLogicalAsync(VmOptions.Default with { Vcpus = 3, VcpuIds = [9, 1, 5] }, LapicState.FlatModel, 0x01, 0x02, 0x04);
 
-        (await vm.SignalMsiAsync(MsiMessage.X86(destination, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
-
-        (await vm.PendingAsync()).Should().Be(pending);
+        await GoesToOneAsync(vm, destination, vector, pending);
     }
 
     [Theory]
@@ -370,9 +372,7 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         await RequireVectorHashingAsync();
         await using Vm vm = await CreateLogicalAsync(LapicState.FlatModel, 0x01, 0x02, 0x04);
 
-        (await vm.SignalMsiAsync(MsiMessage.X86(0x05, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
-
-        (await vm.PendingAsync()).Should().Be(pending);
+        await GoesToOneAsync(vm, 0x05, vector, pending);
     }
 
     [Theory]
@@ -387,9 +387,7 @@ public sealed class SignalMsiTests(KernelUnderTest kernel)
         await vm.Vcpus[1].UpdateLapicAsync(l => l[LapicState.SpuriousVector] = 0xff);
         await vm.Vcpus[3].UpdateLapicAsync(l => l[LapicState.SpuriousVector] = 0xff);
 
-        (await vm.SignalMsiAsync(MsiMessage.X86(0xff, new ApicVector(vector), ApicDeliveryMode.LowestPriority, logical: true))).Should().Be(1);
-
-        (await vm.PendingAsync()).Should().Be(pending);
+        await GoesToOneAsync(vm, 0xff, vector, pending);
     }
 
     [Theory]
