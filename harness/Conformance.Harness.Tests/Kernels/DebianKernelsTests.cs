@@ -229,6 +229,50 @@ public sealed class DebianKernelsTests : IDisposable
     }
 
     [Fact]
+    public async Task SecondTimeNoModuleIsRead()
+    {
+        _archive.AddWhole("sid", "6.12.1-amd64", "6.12.1-1");
+        PreparedKernel first = await PrepareAsync("debian:6.12");
+        SpoilModules();
+
+        (await PrepareAsync("debian:6.12")).Should().BeEquivalentTo(first);
+        await Failing("debian:6.12", new PrepareOptions { ExtraModules = ["away"] }).Should().ThrowAsync<UsageException>("other modules are asked for");
+    }
+
+    [Fact]
+    public async Task SwappedModuleThatWasBuiltAgainIsTaken()
+    {
+        _archive.AddWhole("sid", "6.12.1-amd64", "6.12.1-1");
+        await PrepareAsync("debian:6.12");
+        DateTime built = DateTime.UtcNow;
+        PreparedKernel[] kernels = [await SwapAsync("one"), await SwapAsync("two"), await SwapAsync("one")];
+
+        kernels.Select(k => k.FindModule("kvm")!.Sha256).Distinct().Should().HaveCount(2);
+        kernels[2].Should().BeEquivalentTo(kernels[0]);
+
+        async Task<PreparedKernel> SwapAsync(string depends)
+        {
+            File.WriteAllBytes(_folder["kvm.ko"], TinyModule.Build("kvm", "6.12.1-amd64", depends: depends == "one" ? "away" : ""));
+            File.SetLastWriteTimeUtc(_folder["kvm.ko"], built);
+            return await PrepareAsync("debian:6.12", new PrepareOptions { ModuleOverrides = new Dictionary<string, string> { ["kvm.ko"] = _folder["kvm.ko"] } });
+        }
+    }
+
+    [Fact]
+    public async Task WhatWasPrunedIsPreparedAgain()
+    {
+        _archive.AddWhole("sid", "6.12.1-amd64", "6.12.1-1");
+        await PrepareAsync("debian:6.12");
+        PreparedKernel first = await PrepareAsync("debian:6.12");
+        Directory.Delete(Path.GetDirectoryName(first.InitramfsPath)!, recursive: true);
+
+        PreparedKernel second = await PrepareAsync("debian:6.12");
+
+        second.Should().BeEquivalentTo(first);
+        File.Exists(second.InitramfsPath).Should().BeTrue();
+    }
+
+    [Fact]
     public async Task TwoRunsFetchOnce()
     {
         _archive.AddWhole("sid", "6.12.1-amd64", "6.12.1-1");
@@ -246,6 +290,14 @@ public sealed class DebianKernelsTests : IDisposable
         _archive.AddWhole("sid", "6.12.1+deb12-amd64", "6.12.1-1~deb12u1");
 
         (await PrepareAsync("debian:6.12.1+deb12")).Id.Should().Be("debian-6.12.1+deb12-amd64");
+    }
+
+    private void SpoilModules()
+    {
+        foreach (string module in Directory.GetFiles(_folder["cache/kernels/debian"], "*.ko*", SearchOption.AllDirectories))
+        {
+            File.WriteAllText(module, "no module");
+        }
     }
 
     private Func<Task> Failing(string spec, PrepareOptions? options = null) => () => PrepareAsync(spec, options);

@@ -56,9 +56,12 @@ internal sealed partial class AptArchive
     private string CatalogPath => Path.Combine(_directory, "catalog.json");
 
     /// <summary>How old the indexes are; null when there are none, or when they are of another mirror.</summary>
-    public TimeSpan? Age =>
+    public TimeSpan? Age => DateTime.UtcNow - Fetched;
+
+    /// <summary>When the indexes were fetched, in UTC; null when there are none, or when they are of another mirror.</summary>
+    public DateTime? Fetched =>
         File.Exists(CatalogPath) && File.Exists(SourcesPath) && File.ReadAllText(SourcesPath) == Sources(AptSource.ReadAll(_aptConfiguration), _keyring)
-            ? DateTime.UtcNow - File.GetLastWriteTimeUtc(CatalogPath)
+            ? File.GetLastWriteTimeUtc(CatalogPath)
             : null;
 
     /// <summary>What the indexes fetched last say; null when none were fetched yet.</summary>

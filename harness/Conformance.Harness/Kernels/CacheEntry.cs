@@ -3,7 +3,7 @@
 namespace Conformance.Kernels;
 
 /// <summary>One thing the cache keeps.</summary>
-/// <param name="Kind"><c>debian</c> (a kernel out of packages), <c>images</c> (an unwrapped image), <c>initramfs</c>, <c>modules</c> (swapped ones) or <c>instant</c> (a booted kernel).</param>
+/// <param name="Kind"><c>debian</c> (a kernel out of packages), <c>images</c> (an unwrapped image), <c>initramfs</c>, <c>modules</c> (swapped ones), <c>prepared</c> (what these came to together) or <c>instant</c> (a booted kernel).</param>
 /// <param name="Name">Unique within its kind: <c>6.12.117+deb13-amd64-1f2e3d4c5b6a</c>.</param>
 /// <param name="Path">Its directory.</param>
 /// <param name="Bytes">Size on disk, in bytes.</param>

@@ -16,6 +16,9 @@ internal sealed class DebianKernels(KernelCache cache, AptArchive archive)
     // Indexes this young are not fetched again for a version that is not in them.
     private static readonly TimeSpan s_justFetched = TimeSpan.FromMinutes(10);
 
+    /// <summary>When the indexes that the next look will use were fetched, in UTC; null when it would fetch others first.</summary>
+    public DateTime? IndexesOf => archive.Fetched is { } fetched && DateTime.UtcNow - fetched < s_day ? fetched : null;
+
     /// <summary>Finds the kernel, fetching it when the cache does not have it.</summary>
     /// <exception cref="UsageException">There is no such kernel.</exception>
     /// <exception cref="MachineFaultException">It cannot be fetched, and the cache has none that would do.</exception>

@@ -14,11 +14,12 @@ internal sealed class KernelCache(string root) : IDisposable
     public const string ImageKind = "images";
     public const string InitramfsKind = "initramfs";
     public const string ModuleKind = "modules";
+    public const string PreparedKind = "prepared";
 
     private const string Unfinished = ".new-";
     private const string Discarded = ".old-";
 
-    private static readonly string[] s_kinds = [DebianKind, ImageKind, InitramfsKind, ModuleKind];
+    private static readonly string[] s_kinds = [DebianKind, ImageKind, InitramfsKind, ModuleKind, PreparedKind];
 
     private readonly Dictionary<string, FileLock> _held = new(StringComparer.Ordinal);
     private readonly SemaphoreSlim _gate = new(1, 1);

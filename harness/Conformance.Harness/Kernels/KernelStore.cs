@@ -17,6 +17,7 @@ public sealed class KernelStore : IDisposable
     private readonly string _cacheDirectory;
     private readonly KernelCache _cache;
     private readonly DebianKernels _debian;
+    private readonly PreparedKernels _prepared;
 
     /// <param name="cacheDirectory">Usually <see cref="CacheDirectory.Default"/>; made when it is needed.</param>
     public KernelStore(string cacheDirectory)
@@ -29,6 +30,7 @@ public sealed class KernelStore : IDisposable
         _cacheDirectory = Path.GetFullPath(cacheDirectory);
         _cache = new KernelCache(_cacheDirectory);
         _debian = new DebianKernels(_cache, archive);
+        _prepared = new PreparedKernels(_cache);
     }
 
     /// <summary>Finds the kernel and builds its initramfs; swapped modules stay beside it, but for those the agent itself needs.</summary>
@@ -106,6 +108,11 @@ public sealed class KernelStore : IDisposable
         }
 
         KernelArchitecture architecture = spec.Architecture ?? options.Architecture ?? KernelArchitecture.X86_64;
+        if (await KeyAsync().ConfigureAwait(false) is { } known && await _prepared.FindAsync(known, cancellation).ConfigureAwait(false) is { } before)
+        {
+            return before;
+        }
+
         FetchedKernel kernel = await _debian.GetAsync(spec, architecture, options.Offline, progress, cancellation).ConfigureAwait(false);
         string modules = Path.Combine(kernel.Directory, DebianEntry.Modules);
         ModuleTree tree = ModuleTree.ReadInstalled(modules);
@@ -120,7 +127,7 @@ public sealed class KernelStore : IDisposable
         string upstream = new DebianVersion(kernel.Entry.Version).Upstream;
         bool exact = DebianKernel.MatchesExactly(spec.Version, kernel.Entry.Release, kernel.Entry.Version, architecture);
         string config = Path.Combine(kernel.Directory, DebianEntry.Config);
-        return await AssembleAsync(
+        PreparedKernel prepared = await AssembleAsync(
             new PreparedKernel
             {
                 // One build of several of the same version can only be told by its release.
@@ -137,6 +144,18 @@ public sealed class KernelStore : IDisposable
             set,
             options,
             cancellation).ConfigureAwait(false);
+
+        // How it was found this time may be another the next time: a pool that lacked a package, a mirror that did not answer.
+        if (kernel.Notes.Count == 0 && await KeyAsync().ConfigureAwait(false) is { } key)
+        {
+            await _prepared.KeepAsync(key, prepared, cancellation).ConfigureAwait(false);
+        }
+
+        return prepared;
+
+        async Task<string?> KeyAsync() => options.Offline || _debian.IndexesOf is not { } indexes
+            ? null
+            : await PreparedKernels.KeyAsync(spec, architecture, indexes, options, cancellation).ConfigureAwait(false);
     }
 
     private async Task<PreparedKernel> PrepareImageAsync(KernelSpec.ImageFile spec, PrepareOptions options, IProgress<string>? progress, CancellationToken cancellation)
