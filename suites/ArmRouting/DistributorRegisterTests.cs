@@ -325,6 +325,24 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
+    [Clause("arm-gicd/active/stays-active-among-many")]
+    public async Task InterruptsStayActiveHoweverManyAre(bool splitEoi)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        // More than there are list registers.
+        await vm.Gic.WriteDistributorAsync(Gicd.Isactiver + 8, uint.MaxValue);
+        await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: splitEoi)).Add(Arm64Command.LeaveAndReturn).Add(Arm64Command.LeaveAndReturn));
+        (await vm.Gic.ReadDistributorAsync(Gicd.Isactiver + 8)).Should().Be(uint.MaxValue);
+
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
+            .Add(Arm64Command.StoreDistributor(Gicd.Icactiver + 8, 0x8000_0001)).Add(Arm64Command.LeaveAndReturn)
+            .Add(Arm64Command.LoadDistributor(Gicd.Isactiver + 8)));
+        results[2].Value.Should().Be(0x7fff_fffe);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
     [Clause("arm-gicd/active/written-is-active")]
     public async Task GuestDeactivatesWhatWasMadeActive(bool byGuest)
     {
