@@ -136,6 +136,25 @@ public sealed class PriorityTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-vgic/inject/wakes-a-halted-vcpu")]
+    public async Task InterruptThatAnotherVcpuDeactivatedWakesAHaltedVcpu()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        var spi = new Spi(40);
+        await vm.Gic.EnableAsync(spi);
+        await vm.PulseAsync(spi);
+        await vm.Vcpus[0].StartAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true)).Add(Arm64Command.HaltUntilTaken(spi, quiet: true)).Add(GuestCommand.HaltOnce()));
+        await vm.Vcpus[0].WaitUntilHaltingAsync();
+        await vm.Vcpus[0].WaitUntilBlockedAsync();
+        await vm.Vcpus[1].ExecuteAsync(new GuestScript().Add(Arm64Command.StoreDistributor(Gicd.Bit(Gicd.Icactiver, spi), Gicd.Mask(spi))));
+        await vm.Vcpus[0].WaitUntilBlockedAsync();
+        // It is queued for the vCPU still, which has not run since.
+        await vm.PulseAsync(spi);
+        await vm.Vcpus[0].FinishAsync();
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(spi, spi);
+    }
+
+    [Fact]
     [Clause("arm-priority/disabled-has-no-place")]
     public async Task DisabledInterruptDoesNotHoldBackOneOfHighPriority()
     {
