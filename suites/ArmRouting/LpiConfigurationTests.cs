@@ -2,6 +2,7 @@
 using Conformance.Fixtures;
 using Conformance.Guests;
 using Conformance.Kvm;
+using Conformance.Uapi;
 using FluentAssertions;
 using Xunit;
 
@@ -290,6 +291,28 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
         await vm.Gic.WriteRedistributor64Async(0, Gicr.Pendbaser, Vgic.PendingTable(0));
         await vm.Gic.EnableLpisAsync();
         (await vm.Vcpus[0].TakePendingAsync()).Should().BeEquivalentTo(pending.Intersect(mapped).Select(lpi => (IntId)new Lpi(lpi)));
+    }
+
+    [Fact]
+    [Clause("arm-lpi/pending-table/outside-memory")]
+    public async Task PendingTableIsReadAsFarAsItIsMemory()
+    {
+        const ulong Table = 0x5000_0000, Size = 0x1000;
+        Lpi last = new((uint)(Size * 8) - 1), behind = new((uint)(Size * 8));
+        await using Vm vm = await kernel.CreateBlankItsVmAsync();
+        await vm.Gic.EnableDistributorAsync();
+        await vm.Gic.SetLpiTablesAsync(enable: false);
+        await vm.Its.ConfigureAsync();
+        await vm.Its.MapAsync(s_device, s_event, last);
+        await vm.Its.MapAsync(s_device, s_other, behind);
+
+        // What is read last has the bit that would be the next one's.
+        Mapping memory = await vm.Session.MapAnonymousAsync(Size, "pending table");
+        await memory.WriteAsync(Size - 1, new byte[] { 0x81 });
+        (await vm.TrySetMemoryRegionAsync(1, Table, Size, memory.Address)).Should().Be(Errno.None);
+        await vm.Gic.WriteRedistributor64Async(0, Gicr.Pendbaser, Table);
+        await vm.Gic.EnableLpisAsync();
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(last);
     }
 
     [Fact]
