@@ -77,6 +77,17 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicd/iidr-newest")]
+    public async Task RevisionIsTheNewestUnlessAnotherIsChosen()
+    {
+        await using Vm vm = await kernel.CreateBlankGicVmAsync();
+        uint iidr = await vm.Gic.ReadDistributorAsync(Gicd.Iidr), newer = iidr + 0x1000;
+        (newer >> 12 & 0xf).Should().NotBe(0);
+        (await vm.Gic.TryWriteDistributorAsync(Gicd.Iidr, newer)).Should().BeOneOf(kernel.Has("vgic-iidr-settable") ? [Errno.EINVAL] : [Errno.EINVAL, Errno.None]);
+        (await vm.Gic.ReadDistributorAsync(Gicd.Iidr)).Should().Be(iidr, "there is no newer one");
+    }
+
+    [Fact]
     [Clause("arm-gicd/misaligned")]
     public async Task MisalignedRegisterIsNone()
     {
