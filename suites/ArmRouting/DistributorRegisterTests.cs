@@ -394,6 +394,41 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
         (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_spi);
     }
 
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    [Clause("arm-gicd/active/deactivated-by-another-vcpu")]
+    public async Task ActiveInterruptIsDeactivatedByAnotherVcpu(bool running)
+    {
+        kernel.RequireChange("arm-dir-of-any-vcpu");
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        await vm.Gic.EnableAsync(s_spi);
+        await vm.PulseAsync(s_spi);
+        ulong flag = vm.Vcpus[0].Area + GuestProtocol.ControlCounters;
+        await vm.Vcpus[0].StartAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true)).Add(Arm64Command.HaltUntilTaken(s_spi, quiet: true))
+            .Add(running ? GuestCommand.Notify : GuestCommand.Ask()).Add(GuestCommand.SpinUntil(new GuestCondition(flag, Comparison.AtLeast, 1))));
+        if (running)
+        {
+            await vm.Vcpus[0].WaitForNotifyAsync();
+        }
+        else
+        {
+            await vm.Vcpus[0].NextExitAsync();
+        }
+
+        await vm.Vcpus[1].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(splitEoi: true)).Add(Arm64Command.Deactivate(s_spi)).Add(GuestCommand.Store(flag, 1)));
+        if (!running)
+        {
+            await vm.Vcpus[0].ResumeAsync();
+        }
+
+        await vm.Vcpus[0].FinishAsync();
+        (await vm.Vcpus[0].TakenAsync()).Should().Equal(s_spi);
+        (await vm.Gic.ReadDistributorAsync(Gicd.Isactiver + 4)).Should().Be(0);
+        await vm.PulseAsync(s_spi);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(s_spi);
+    }
+
     [Fact]
     [Clause("arm-gicd/irouter/affinity")]
     public async Task SpiGoesToTheVcpuOfItsAffinity()
