@@ -19,6 +19,8 @@ public sealed partial class Vm
     /// <summary>arm64: the first ITS.</summary>
     public Its Its => _itss[0];
 
+    private IEnumerable<KvmDevice> InterruptControllers() => _gic is null ? _itss : [.. _itss, _gic];
+
     /// <summary>Creates the GICv3: no address yet, not initialised.</summary>
     public async Task<Vgic> CreateGicAsync()
     {

@@ -134,6 +134,12 @@ public sealed partial class Vm : IAsyncDisposable
             await vcpu.DisposeAsync();
         }
 
+        // Each keeps its VM in the kernel.
+        foreach (KvmDevice device in InterruptControllers())
+        {
+            await device.DisposeAsync();
+        }
+
         await Fd.DisposeAsync();
         if (Memory is not null)
         {

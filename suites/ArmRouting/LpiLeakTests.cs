@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT
+using Conformance.Fixtures;
+using Conformance.Guests;
+using Conformance.Kvm;
+using FluentAssertions;
+using Xunit;
+
+namespace Conformance.ArmRouting;
+
+/// <summary>LPIs that were pending when nobody had a use for them any more are given back: the kernel's own count of its small objects, before and after.</summary>
+public sealed class LpiLeakTests(KernelUnderTest kernel)
+{
+    private const int Count = 480;
+
+    // Processors keep slabs of their own, which grow once and for all.
+    private const int Tolerated = Count / 2;
+
+    private static readonly DeviceId s_device = new(0x12);
+    private static readonly CollectionId s_collection = new(0);
+
+    [Fact]
+    [Clause("arm-lpi/leak/end-of-the-vm")]
+    public async Task LpisPendingAtTheEndOfTheVmAreGivenBack()
+    {
+        await using Vm beside = await kernel.CreateGicVmAsync();
+        await ExpectNoGrowthAsync(beside.Session, async () =>
+        {
+            await using Vm vm = await CreateWithDeviceAsync();
+            await MapAndRaiseAsync(vm, 0, Count, Lpi.First);
+        });
+    }
+
+    [Fact]
+    [Clause("arm-lpi/leak/discarded-while-pending")]
+    public async Task LpisDiscardedWhilePendingAreGivenBack()
+    {
+        const int AtOnce = 96;
+        await using Vm vm = await CreateWithDeviceAsync();
+        uint lpi = Lpi.First;
+        await ExpectNoGrowthAsync(vm.Session, async () =>
+        {
+            // Never the same LPI again: its next mapping might give back what its last one left.
+            for (int first = 0; first < Count; first += AtOnce, lpi += AtOnce)
+            {
+                await MapAndRaiseAsync(vm, first, AtOnce, lpi);
+                await vm.Its.IssueAsync([.. Events(first, AtOnce).Select(e => ItsCommand.DiscardEvent(s_device, e))]);
+                await vm.Vcpus[0].TakePendingAsync();
+            }
+        });
+    }
+
+    private static async Task ExpectNoGrowthAsync(KernelSession session, Func<Task> round)
+    {
+        await round();
+        long before = await session.CountSmallObjectsAsync();
+        await round();
+        long growth = await session.CountSmallObjectsUntilAsync(below: before + Tolerated) - before;
+        growth.Should().BeLessThan(Tolerated, "{0} LPIs leave nothing behind", Count);
+    }
+
+    private static IEnumerable<EventId> Events(int first, int count) => Enumerable.Range(first, count).Select(n => new EventId((uint)n));
+
+    private static async Task MapAndRaiseAsync(Vm vm, int first, int count, uint firstLpi)
+    {
+        await vm.Its.IssueAsync([.. Events(first, count).Select(e => ItsCommand.MapEvent(s_device, e, new Lpi(firstLpi + e.Value - (uint)first), s_collection))]);
+        await vm.Its.IssueAsync([.. Events(first, count).Select(e => ItsCommand.Raise(s_device, e))]);
+    }
+
+    private async Task<Vm> CreateWithDeviceAsync()
+    {
+        Vm vm = await kernel.CreateItsVmAsync();
+        await vm.WriteMemoryAsync(Vgic.PropertyTable, Enumerable.Repeat(Vgic.ConfigurationByte(enabled: true), 2 * Count).ToArray());
+        await vm.Its.IssueAsync(vm.Its.MapDevice(s_device, eventBits: 10), ItsCommand.MapCollection(s_collection, 0));
+        return vm;
+    }
+}
