@@ -435,6 +435,24 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         (await domain.Vm.ReadMemoryAsync(Page + 0x1000, 0x40)).Should().OnlyContain(b => b == 0xa5, "the copy is not there any more");
     }
 
+    [Fact]
+    [Clause("kvm-xen/runstate/grown-beyond-memory")]
+    public async Task CopyThatGrowsBeyondMemoryWaitsUntilItFitsAgain()
+    {
+        const ulong Gpa = GuestLayout.Memory - 0x2c;
+        XenDomain domain = await CreateQuietAsync(XenAbi.Bits32);
+        await SetAsync(domain, Data, Sample);
+        await PlaceAsync(domain, Gpa);
+
+        await domain.Xen.SetLongModeAsync(true);
+        await SetAsync(domain, Adjust, Sum(NoState, 1, 2, 3, 4));
+        (await CopyAsync(domain, Gpa)).Should().Be(Sample, "a part is not written");
+
+        await domain.Xen.SetLongModeAsync(false);
+        await SetAsync(domain, Adjust, Sum(NoState, 1, 2, 3, 4));
+        (await CopyAsync(domain, Gpa)).Should().Be(await GetAsync(domain)).And.NotBe(Sample);
+    }
+
     [Theory]
     [InlineData(XenAbi.Bits64)]
     [InlineData(XenAbi.Bits32)]
