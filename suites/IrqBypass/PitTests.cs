@@ -64,6 +64,22 @@ public sealed class PitTests(KernelUnderTest kernel)
         await TakeAsync(vcpu, Vector, 3);
     }
 
+    [Fact]
+    [Clause("kvm-ioapic/pit/unmask-follows-the-route")]
+    public async Task UnmaskingThePinThatItsGsiIsRoutedToLetsTicksFlowAgain()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.Masked);
+        Vcpu vcpu = vm.Vcpus[0];
+        await vm.SetGsiRoutingAsync(GsiRoute.IoApic(0, 2));
+        await vm.SetRedirectionAsync(2, RedirectionEntry.Edge(Vector) with { IsMasked = true });
+        await vcpu.ExecuteAsync(Program(2, 2400));
+        await TakeAsync(vcpu, Nmi, 1);
+
+        await vcpu.ExecuteAsync(IoApicRegisters.Write(2, RedirectionEntry.Edge(Vector)));
+
+        await TakeAsync(vcpu, Vector, 3);
+    }
+
     [Theory]
     [InlineData(0, false)]
     [InlineData(5, true)]
