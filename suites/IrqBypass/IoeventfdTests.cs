@@ -598,6 +598,20 @@ public sealed class IoeventfdTests(KernelUnderTest kernel)
         (await vcpu.ExecuteExitingAsync(GuestCommand.Store(Gpa, 1), GuestCommand.Store(Gpa + 4000, 1), GuestCommand.Store(Gpa + ((Count - 1) * 4), 1))).Should().HaveCount(3);
     }
 
+    // Coalesced zones, each a device of its own, until there is no room for another; how many there was room for.
+    private static async Task<ulong> FillBusAsync(Vm vm)
+    {
+        Mapping zone = await vm.Session.MapAnonymousAsync(4096, "zone");
+        await zone.WriteAsync(0, KernelSessionBytes(new kvm_coalesced_mmio_zone { addr = Gpa, size = 4 }));
+        var program = new AgentProgram("coalesced zones until the limit");
+        ProgramThread thread = program.Thread();
+        thread.Call(vm.Session.Numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_REGISTER_COALESCED_MMIO.Number, zone.Address]);
+        thread.Loop(0, 1100);
+        StepOutcome step = (await vm.Session.Agent.RunProgramAsync(program)).Threads[0][0];
+        step.Errnos.Keys.Should().Equal((int)Errno.ENOSPC);
+        return step.Runs - step.Failures;
+    }
+
     [Fact]
     [Clause("kvm-ioeventfd/assign/device-limit")]
     public async Task IoeventfdsThatCameAndWentDoNotMoveTheDeviceLimit()
@@ -615,22 +629,24 @@ public sealed class IoeventfdTests(KernelUnderTest kernel)
             await used.DeassignIoeventfdAsync(Match(false, 4, offset: i * 4), eventfd);
         }
 
-        async Task<ulong> ZonesAsync(Vm vm)
-        {
-            Mapping zone = await vm.Session.MapAnonymousAsync(4096, "zone");
-            await zone.WriteAsync(0, KernelSessionBytes(new kvm_coalesced_mmio_zone { addr = Gpa, size = 4 }));
-            var program = new AgentProgram("coalesced zones until the limit");
-            ProgramThread thread = program.Thread();
-            thread.Call(vm.Session.Numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_REGISTER_COALESCED_MMIO.Number, zone.Address]);
-            thread.Loop(0, 1100);
-            StepOutcome step = (await vm.Session.Agent.RunProgramAsync(program)).Threads[0][0];
-            step.Errnos.Keys.Should().Equal((int)Errno.ENOSPC);
-            return step.Runs - step.Failures;
-        }
-
-        ulong limit = await ZonesAsync(fresh);
+        ulong limit = await FillBusAsync(fresh);
         limit.Should().Be(1000);
-        (await ZonesAsync(used)).Should().Be(limit);
+        (await FillBusAsync(used)).Should().Be(limit);
+    }
+
+    [Fact]
+    [Clause("kvm-ioeventfd/assign/full-bus")]
+    public async Task FullBusRefusesAnIoeventfdUntilThereIsRoom()
+    {
+        await using Vm vm = await CreateBareAsync();
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await FillBusAsync(vm);
+
+        (await vm.TryAssignIoeventfdAsync(Match(false, 4), eventfd)).Should().Be(Errno.ENOSPC);
+        (await vm.TryDeassignIoeventfdAsync(Match(false, 4), eventfd)).Should().Be(Errno.ENOENT);
+
+        (await vm.TryUnregisterCoalescedAsync(Gpa, 4)).Should().Be(Errno.None);
+        await vm.AssignIoeventfdAsync(Match(false, 4), eventfd);
     }
 
     [Fact]
