@@ -263,6 +263,21 @@ public sealed class IoApicRegistersTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-ioapic/mmio/odd-length")]
+    public async Task PartOfAWriteThatBeginsBeforeItIsIgnored()
+    {
+        await using Vm vm = await CreateAsync();
+        Vcpu vcpu = vm.Vcpus[0];
+        await vcpu.ExecuteAsync(GuestCommand.Store(Base, IoApicRegisters.Version));
+
+        // Three bytes of the four are in the I/O APIC's page, a length that no register takes.
+        IReadOnlyList<string> exits = await vcpu.ExecuteExitingAsync(GuestCommand.Store(Base - 1, 0x44332211));
+
+        exits.Should().Equal($"gpa 0x{Base - 1:x} write 1 0x11");
+        (await vcpu.ExecuteAsync(GuestCommand.Load(Base)))[0].Value.Should().Be(IoApicRegisters.Version);
+    }
+
+    [Fact]
     [Clause("kvm-ioapic/reset/state")]
     public async Task NewOneHasEveryEntryMaskedAndNothingElse()
     {
