@@ -234,6 +234,26 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-irqfd/resample/comes-back")]
+    public async Task ResamplerThatComesAfterTheLastOneLeftIsNotified()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.LevelTriggered(Vector));
+        Vcpu vcpu = vm.Vcpus[0];
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
+
+        for (uint round = 1; round <= 3; round++)
+        {
+            await vm.AssignResampleIrqfdAsync(Pin, eventfd, resamplefd);
+            await eventfd.SignalAsync();
+            await TakeAsync(vcpu, Vector, round);
+            await vcpu.AcknowledgeAsync();
+            (await resamplefd.ReadAsync()).Should().Be(1);
+            await vm.DeassignIrqfdAsync(Pin, eventfd);
+        }
+    }
+
+    [Fact]
     [Clause("kvm-irqfd/resample/gsi-need-not-be-the-pin")]
     [Clause("kvm-irqfd/resample/other-gsis-are-not-notified")]
     public async Task NotificationFindsTheGsiThatThePinIsRoutedFrom()
@@ -385,6 +405,23 @@ public sealed class ResampleIrqfdTests(KernelUnderTest kernel)
 
         (await vcpu.TakeAsync()).Should().Be("0x52");
         (await resamplefd.ReadAsync()).Should().BeNull();
+    }
+
+    [Fact]
+    [Clause("kvm-ioapic/pin/level-unmask-delivers")]
+    public async Task UnmaskingInjectsOnceTheLastResamplerHasLeft()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.LevelTriggered(Vector) with { IsMasked = true });
+        Vcpu vcpu = vm.Vcpus[0];
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        await using EventFd resamplefd = await kernel.CreateEventFdAsync();
+        await vm.AssignResampleIrqfdAsync(Pin, eventfd, resamplefd);
+        await vm.DeassignIrqfdAsync(Pin, eventfd);
+        await vm.IrqLineAsync(Pin, true);
+
+        await vcpu.ExecuteAsync(IoApicRegisters.Write(Pin, RedirectionEntry.LevelTriggered(Vector)));
+
+        (await vcpu.TakeAsync()).Should().Be("0x52");
     }
 
     [Theory]
