@@ -195,9 +195,8 @@ public sealed class IrqfdTests(KernelUnderTest kernel)
     private static async Task<ProgramThread> AddRealTimeThreadAsync(AgentProgram program, Vm vm, ulong priority)
     {
         const ulong Fifo = 1;
-        string online = await vm.Session.ReadFileAsync("/sys/devices/system/cpu/online") ?? "0";
-        uint last = uint.Parse(online.Trim().Split('-', ',')[^1], System.Globalization.CultureInfo.InvariantCulture);
-        return program.Thread(last).Call(vm.Session.Numbers.SchedSetscheduler, [0, Fifo, priority]);
+        int[] processors = await vm.Session.ProcessorsAsync();
+        return program.Thread((uint)processors[^1]).Call(vm.Session.Numbers.SchedSetscheduler, [0, Fifo, priority]);
     }
 
     // What is pending, the signal or the deassign itself sent.
