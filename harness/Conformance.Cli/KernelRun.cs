@@ -13,7 +13,7 @@ internal sealed class KernelRun
     /// <summary>Where in the output folder the results of the run before are kept.</summary>
     public const string PreviousFolder = "previous";
 
-    private static readonly TimeSpan IdleLimit = TimeSpan.FromMinutes(5);
+    private static readonly TimeSpan IdleLimit = TimeSpan.FromMinutes(20);
 
     private readonly Lock _lock = new();
     private readonly List<JournalLine> _lines = [];

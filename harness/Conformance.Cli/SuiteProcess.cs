@@ -95,6 +95,7 @@ internal static class SuiteProcess
     private static async Task<bool> ReadAsync(StreamReader output, SuiteLaunch launch, Action<JournalLine> report, CancellationToken cancellation)
     {
         TimeSpan limit = launch.IdleLimit;
+        bool booting = false;
         while (true)
         {
             // What is read already would otherwise still be reported.
@@ -117,11 +118,15 @@ internal static class SuiteProcess
             if (JournalLine.Parse(text) is { } line)
             {
                 report(line);
+                booting = line.Event == JournalEvent.Boot || (booting && line.Event != JournalEvent.Target);
                 limit = line.Event switch
                 {
-                    JournalEvent.Begin => launch.TestLimit,
-                    JournalEvent.Verdict => launch.IdleLimit,
                     JournalEvent.Close => EndLimit,
+
+                    // A kernel boots while the first test that wants it waits.
+                    _ when booting => launch.IdleLimit,
+                    JournalEvent.Begin or JournalEvent.Target => launch.TestLimit,
+                    JournalEvent.Verdict => launch.IdleLimit,
                     _ => limit,
                 };
             }

@@ -121,6 +121,16 @@ public sealed class EmulatedTargetTests(TargetLab lab)
     }
 
     [Fact]
+    public async Task KernelThatHangsWhileItBootsIsAHangThatShowsItsConsole()
+    {
+        // The agent waits for a channel whose driver never comes.
+        MachineOptions options = new() { ExtraKernelArguments = ["initcall_blacklist=virtio_pci_driver_init"], BootSilence = TimeSpan.FromSeconds(30) };
+        BootFailureException fault = (await lab.Invoking(l => l.StartAsync(options)).Should().ThrowAsync<BootFailureException>()).Which;
+        fault.Death.End.Should().Be(TargetEnd.KernelHung);
+        fault.Message.Should().Contain("did not answer and its kernel printed nothing for 30 s").And.Contain("The end of its console:");
+    }
+
+    [Fact]
     public async Task DeviceThatQemuDoesNotHaveIsAFaultWithItsWords()
     {
         MachineFaultException fault = (await lab.Invoking(l => l.StartAsync(new MachineOptions { Devices = ["no-such-device"] })).Should().ThrowAsync<MachineFaultException>()).Which;

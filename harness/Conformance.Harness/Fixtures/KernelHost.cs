@@ -153,6 +153,7 @@ internal sealed class KernelHost : IAsyncDisposable
 
     private async Task<Target> BootAsync()
     {
+        SuiteRunner.ReportBoot();
         MachineOptions options = _options with
         {
             Iommu = _options.Iommu || _needs.Iommu,

@@ -27,6 +27,9 @@ public static class SuiteRunner
     /// <param name="args">The process's arguments.</param>
     public static bool IsWanted(IReadOnlyList<string> args) => args.Contains(ListArgument) || SuiteEnvironment.Selection is not null;
 
+    /// <summary>Tells that a kernel is being started.</summary>
+    public static void ReportBoot() => s_session?.Write(JournalLine.Now(JournalEvent.Boot));
+
     /// <summary>Tells where the kernel runs, as soon as that is known.</summary>
     /// <param name="target">Where.</param>
     /// <param name="notes">What the reader should know of how it was started.</param>

@@ -14,6 +14,9 @@ public enum JournalEvent
     /// <summary>The tests that are going to run.</summary>
     Plan,
 
+    /// <summary>A kernel is being started, which takes its own time.</summary>
+    Boot,
+
     /// <summary>The kernel is up; where it runs.</summary>
     Target,
 

@@ -14,8 +14,9 @@ namespace Conformance.Targets;
 /// </summary>
 public sealed class EmulatedTarget : Target
 {
-    /// <summary>How long a kernel may take to bring up its agent. Emulated, on a machine that is busy with others.</summary>
-    private static readonly TimeSpan s_bootPatience = TimeSpan.FromSeconds(120);
+    /// <summary>How long a kernel that prints may take to bring up its agent: with sanitizers, emulated, on a machine that is busy with others.</summary>
+    private static readonly TimeSpan s_longestBoot = TimeSpan.FromMinutes(15);
+    private static readonly TimeSpan s_callPatience = TimeSpan.FromSeconds(120);
     private static readonly TimeSpan s_restorePatience = TimeSpan.FromSeconds(20);
     private static readonly TimeSpan s_endPatience = TimeSpan.FromSeconds(10);
 
@@ -117,11 +118,11 @@ public sealed class EmulatedTarget : Target
             Errno answer;
             try
             {
-                answer = await _control.LoadModuleAsync(module.Path).WaitAsync(s_bootPatience).ConfigureAwait(false);
+                answer = await _control.LoadModuleAsync(module.Path).WaitAsync(s_callPatience).ConfigureAwait(false);
             }
             catch (TimeoutException e)
             {
-                string reason = $"The module {module.Name} was not loaded within {s_bootPatience.TotalSeconds:0} s";
+                string reason = $"The module {module.Name} was not loaded within {s_callPatience.TotalSeconds:0} s";
                 throw new BootFailureException($"{reason} on {_kernel.Release}.", new TargetDeath(TargetEnd.KernelHung, reason, Log.Tail(60)), e);
             }
 
@@ -183,7 +184,7 @@ public sealed class EmulatedTarget : Target
     private static async Task<EmulatedTarget> BootAsync(Start start, CancellationToken cancellation)
     {
         EmulatedTarget target = await LaunchAsync(start, null, [.. start.Line.Machine(start.Options, null), .. start.Line.Boot(start.Options, start.Kernel)], cancellation).ConfigureAwait(false);
-        return await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+        return await target.BringUpAsync(start.Options.BootSilence, s_longestBoot, cancellation).ConfigureAwait(false);
     }
 
     private static IEnumerable<KernelModule> ModulesOf(PreparedKernel kernel, IEnumerable<string> names) =>
@@ -242,7 +243,7 @@ public sealed class EmulatedTarget : Target
         string scratch = CheckRoom(start, memory);
         string[] arguments = [.. start.Line.Machine(start.Options, new MemoryFile(memory, Shared: true)), .. start.Line.Boot(start.Options, start.Kernel)];
         await using EmulatedTarget target = await LaunchAsync(start with { ConsoleFile = scratch }, null, arguments, cancellation).ConfigureAwait(false);
-        await target.BringUpAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+        await target.BringUpAsync(start.Options.BootSilence, s_longestBoot, cancellation).ConfigureAwait(false);
         return await target.SaveAsync(scratch, cancellation).ConfigureAwait(false);
     }
 
@@ -293,7 +294,7 @@ public sealed class EmulatedTarget : Target
             throw;
         }
 
-        await target.BringUpAsync(s_restorePatience, cancellation).ConfigureAwait(false);
+        await target.BringUpAsync(s_restorePatience, s_restorePatience, cancellation).ConfigureAwait(false);
         try
         {
             await target.WakeAsync().WaitAsync(s_restorePatience, cancellation).ConfigureAwait(false);
@@ -334,13 +335,30 @@ public sealed class EmulatedTarget : Target
     }
 
     /// <summary>Waits for the agent; on failure the target is gone.</summary>
-    private async Task<EmulatedTarget> BringUpAsync(TimeSpan allowed, CancellationToken cancellation)
+    /// <param name="silence">How long the kernel may print nothing meanwhile.</param>
+    /// <param name="most">How long it may take, whatever it prints.</param>
+    private async Task<EmulatedTarget> BringUpAsync(TimeSpan silence, TimeSpan most, CancellationToken cancellation)
     {
         using CancellationTokenSource patience = CancellationTokenSource.CreateLinkedTokenSource(cancellation);
-        patience.CancelAfter(allowed);
+        patience.CancelAfter(most);
+        string gaveUp = $"within {most.TotalSeconds:0} s";
         try
         {
-            await _qemu.WhileItLivesAsync(OpenAgentAsync(patience.Token)).ConfigureAwait(false);
+            Task opened = _qemu.WhileItLivesAsync(OpenAgentAsync(patience.Token));
+            LogMark heard;
+            do
+            {
+                heard = Log.Here;
+                await Task.WhenAny(opened, Task.Delay(silence, patience.Token)).ConfigureAwait(false);
+            }
+            while (!opened.IsCompleted && Log.Here != heard);
+            if (!opened.IsCompleted && !patience.IsCancellationRequested)
+            {
+                gaveUp = $"and its kernel printed nothing for {silence.TotalSeconds:0} s";
+                await patience.CancelAsync().ConfigureAwait(false);
+            }
+
+            await opened.ConfigureAwait(false);
             _watching = WatchAsync();
             return this;
         }
@@ -352,7 +370,7 @@ public sealed class EmulatedTarget : Target
                 throw;
             }
 
-            throw await ExplainAsync(allowed, e).ConfigureAwait(false);
+            throw await ExplainAsync(gaveUp, e).ConfigureAwait(false);
         }
     }
 
@@ -362,11 +380,11 @@ public sealed class EmulatedTarget : Target
         byte[] state;
         try
         {
-            state = await QemuState.SaveAsync(_qemu, cancellation).WaitAsync(s_bootPatience, cancellation).ConfigureAwait(false);
+            state = await QemuState.SaveAsync(_qemu, cancellation).WaitAsync(s_callPatience, cancellation).ConfigureAwait(false);
         }
         catch (TimeoutException e)
         {
-            throw new IOException($"QEMU did not save it within {s_bootPatience.TotalSeconds:0} s.", e);
+            throw new IOException($"QEMU did not save it within {s_callPatience.TotalSeconds:0} s.", e);
         }
 
         return new SavedMachine(state, Log.TextSince(KernelLog.Start), Qmp.Version, _kernel.Id);
@@ -379,13 +397,13 @@ public sealed class EmulatedTarget : Target
         return true;
     }
 
-    private async Task<BootFailureException> ExplainAsync(TimeSpan allowed, Exception noticed)
+    private async Task<BootFailureException> ExplainAsync(string gaveUp, Exception noticed)
     {
         QemuExit exit = await _qemu.Exited.ConfigureAwait(false);
         (TargetEnd end, string what) = Log.Death.IsCompletedSuccessfully ? (TargetEnd.KernelDied, $"The kernel {_kernel.Id} died before its agent was up: {Log.Death.Result.Title}.")
             : exit.AskedByKernel ? (TargetEnd.KernelDied, $"The kernel {_kernel.Id} reset its machine before its agent was up.")
             : exit.Cause is null && exit.Code != 137 ? (TargetEnd.Lost, $"QEMU {exit} before the kernel {_kernel.Id} was up.")
-            : (TargetEnd.KernelHung, $"The agent on {_kernel.Id} did not answer within {allowed.TotalSeconds:0} s.");
+            : (TargetEnd.KernelHung, $"The agent on {_kernel.Id} did not answer {gaveUp}.");
         string console = Log.Tail(60);
         return new BootFailureException(
             $"{what}{(exit.Errors.Length > 0 ? "\n" + exit.Errors : "")}\n{(console.Length > 0 ? "The end of its console:\n" + console : "Its console is empty.")}",

@@ -42,6 +42,9 @@ public sealed record MachineOptions
     public bool FreshBoot { get; set; }
 
     public Isolation Isolation { get; set; }
+
+    /// <summary>How long a kernel that boots may print nothing before it counts as hung; one that prints is given a quarter of an hour.</summary>
+    public TimeSpan BootSilence { get; set; } = TimeSpan.FromMinutes(5);
 }
 
 /// <summary>JSON of <see cref="MachineOptions"/>, as <c>conformance run</c> hands it to suites.</summary>
