@@ -12,7 +12,8 @@ public sealed class LpiLeakTests(KernelUnderTest kernel)
 {
     private const int Count = 480;
 
-    // Processors keep slabs of their own, which grow once and for all.
+    // Processors keep slabs of their own, which grow once and for all: a leak grows in every round.
+    private const int Rounds = 4;
     private const int Tolerated = Count / 2;
 
     private static readonly DeviceId s_device = new(0x12);
@@ -52,10 +53,18 @@ public sealed class LpiLeakTests(KernelUnderTest kernel)
     private static async Task ExpectNoGrowthAsync(KernelSession session, Func<Task> round)
     {
         await round();
-        long before = await session.CountSmallObjectsAsync();
-        await round();
-        long growth = await session.CountSmallObjectsUntilAsync(below: before + Tolerated) - before;
-        growth.Should().BeLessThan(Tolerated, "{0} LPIs leave nothing behind", Count);
+        var growths = new List<long>();
+        do
+        {
+            long before = await session.CountSmallObjectsAsync();
+            await round();
+            // What RCU gives back late counts for the next round, so only the last one waits for it.
+            long after = growths.Count < Rounds - 1 ? await session.CountSmallObjectsAsync() : await session.CountSmallObjectsUntilAsync(below: before + Tolerated);
+            growths.Add(after - before);
+        }
+        while (growths[^1] >= Tolerated && growths.Count < Rounds);
+
+        growths[^1].Should().BeLessThan(Tolerated, "{0} LPIs leave nothing behind in one of the rounds, which grew by {1}", Count, string.Join(", ", growths));
     }
 
     private static IEnumerable<EventId> Events(int first, int count) => Enumerable.Range(first, count).Select(n => new EventId((uint)n));
@@ -69,7 +78,7 @@ public sealed class LpiLeakTests(KernelUnderTest kernel)
     private async Task<Vm> CreateWithDeviceAsync()
     {
         Vm vm = await kernel.CreateItsVmAsync();
-        await vm.WriteMemoryAsync(Vgic.PropertyTable, Enumerable.Repeat(Vgic.ConfigurationByte(enabled: true), 2 * Count).ToArray());
+        await vm.WriteMemoryAsync(Vgic.PropertyTable, Enumerable.Repeat(Vgic.ConfigurationByte(enabled: true), (Rounds + 1) * Count).ToArray());
         await vm.Its.IssueAsync(vm.Its.MapDevice(s_device, eventBits: 10), ItsCommand.MapCollection(s_collection, 0));
         return vm;
     }
