@@ -20,11 +20,13 @@ public sealed class RestoreTablesTests(KernelUnderTest kernel)
     [Clause("arm-its-restore/mappings-come-back")]
     public async Task MappingsComeFromTheTables()
     {
+        // They differ in every bit that the table has room for.
+        const ushort First = 0x1509, Second = 0x0af4;
         await using Vm vm = await WithTablesAsync(vcpus: 2);
-        await WriteAsync(vm, vm.Its.CollectionTable, (0, SaveTablesTests.Cte(1, 9)), (1, SaveTablesTests.Cte(0, 4)), (2, 0));
+        await WriteAsync(vm, vm.Its.CollectionTable, (0, SaveTablesTests.Cte(1, First)), (1, SaveTablesTests.Cte(0, Second)), (2, 0));
         await WriteAsync(vm, vm.Its.DeviceTable, ((int)Device, SaveTablesTests.Dte(3, Itt(vm, 0), 4)), ((int)Device + 3, SaveTablesTests.Dte(0, Itt(vm, 1), 5)));
-        await WriteAsync(vm, Itt(vm, 0), (5, SaveTablesTests.Ite(7, 8200, 9)), (12, SaveTablesTests.Ite(0, 8205, 4)));
-        await WriteAsync(vm, Itt(vm, 1), (31, SaveTablesTests.Ite(0, 8210, 9)));
+        await WriteAsync(vm, Itt(vm, 0), (5, SaveTablesTests.Ite(7, 8200, First)), (12, SaveTablesTests.Ite(0, 8205, Second)));
+        await WriteAsync(vm, Itt(vm, 1), (31, SaveTablesTests.Ite(0, 8210, First)));
         await vm.Its.RestoreTablesAsync();
         await vm.Its.WriteAsync(Gits.Ctlr, Gits.CtlrEnable);
         (await vm.SignalMsiAsync(new DeviceId(Device), new EventId(5))).Should().Be(1);
