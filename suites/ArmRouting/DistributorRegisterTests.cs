@@ -505,19 +505,21 @@ public sealed class DistributorRegisterTests(KernelUnderTest kernel)
         (await vm.Vcpus[1].TakePendingAsync()).Should().Equal(s_spi);
     }
 
-    [Fact]
+    [Theory]
+    [InlineData(0, 1)]
+    [InlineData(1, 0)]
     [Clause("arm-gicd/irouter/pending-moves")]
-    public async Task PendingSpiMovesWithItsRoute()
+    public async Task PendingSpiMovesWithItsRoute(int from, int to)
     {
         await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
-        await vm.Gic.EnableAsync(s_spi);
+        await vm.Gic.EnableAsync(s_spi, vcpuId: (uint)from);
         await vm.PulseAsync(s_spi);
-        await vm.Gic.RouteAsync(s_spi, 1);
-        // Queued for vCPU 0, it goes over when that comes out of the guest, and wakes the other.
-        await vm.Vcpus[1].HaltUntilTakenAsync(s_spi);
-        (await vm.Vcpus[0].TakePendingAsync(Arm64Command.LeaveAndReturn)).Should().BeEmpty();
-        await vm.Vcpus[1].FinishAsync();
-        (await vm.Vcpus[1].TakenAsync()).Should().Equal(s_spi);
+        await vm.Gic.RouteAsync(s_spi, (uint)to);
+        // Queued for the first, it goes over when that comes out of the guest, and wakes the other.
+        await vm.Vcpus[to].HaltUntilTakenAsync(s_spi);
+        (await vm.Vcpus[from].TakePendingAsync(Arm64Command.LeaveAndReturn)).Should().BeEmpty();
+        await vm.Vcpus[to].FinishAsync();
+        (await vm.Vcpus[to].TakenAsync()).Should().Equal(s_spi);
     }
 
     [Fact]
