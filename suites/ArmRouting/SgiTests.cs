@@ -97,6 +97,18 @@ public sealed class SgiTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicd/enable/delivers-what-was-pending")]
+    public async Task SgiThatWasDisabledIsTakenOnceItIsEnabled()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync(vcpus: 2);
+        uint bit = 1u << (int)s_sgi.Value;
+        (await vm.Vcpus[1].TakePendingAsync(Arm64Command.StoreRedistributor(1, Gicr.Icenabler0, bit))).Should().BeEmpty();
+        await SendAsync(vm, IccRegister.Sgi1r, 0b10);
+        (await TakenByAsync(vm)).Should().Equal("", "");
+        (await vm.Vcpus[1].TakePendingAsync(Arm64Command.StoreRedistributor(1, Gicr.Isenabler0, bit))).Should().Equal(s_sgi);
+    }
+
+    [Fact]
     [Clause("arm-vgic/inject/wakes-a-halted-vcpu")]
     public async Task SgiWakesAHaltedVcpu()
     {
