@@ -316,6 +316,20 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-lpi/pending-table/unreadable-when-mapped")]
+    public async Task LpiWhosePendingBitIsNotMemoryIsNotMapped()
+    {
+        await using Vm vm = await kernel.CreateBlankItsVmAsync();
+        await vm.Gic.EnableDistributorAsync();
+        await vm.Gic.SetLpiTablesAsync(enable: false);
+        await vm.Gic.WriteRedistributor64Async(0, Gicr.Pendbaser, 0x20_0000_0000);
+        await vm.Gic.EnableLpisAsync();
+        await vm.Its.ConfigureAsync();
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(0);
+    }
+
+    [Fact]
     [Clause("arm-lpi/pending-table/ptz")]
     public async Task PtzReadsAsZero()
     {
