@@ -118,6 +118,30 @@ public sealed class RaceTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("kvm-ioeventfd/race/assign-deassign")]
+    public async Task IoeventfdsOfOneVmMayComeAndGoAtOnce()
+    {
+        await using Vm vm = await kernel.CreateVmAsync(VmOptions.Default with { Bare = true });
+        await using EventFd eventfd = await kernel.CreateEventFdAsync();
+        Calls calls = await CallsAsync(vm);
+
+        var program = new AgentProgram("ioeventfds that come and go") { Deadline = TimeSpan.FromSeconds(40) };
+        for (ulong i = 0; i < 3; i++)
+        {
+            var assign = new kvm_ioeventfd { addr = 0xd0000000 + (i * 8), len = 4, fd = eventfd.Number };
+            program.Thread().Call(vm.Session.Numbers.Ioctl, await calls.IoctlAsync(KvmIoctl.KVM_IOEVENTFD, Bytes(assign)))
+                .Call(vm.Session.Numbers.Ioctl, await calls.IoctlAsync(KvmIoctl.KVM_IOEVENTFD, Bytes(assign with { flags = KvmConst.KVM_IOEVENTFD_FLAG_DEASSIGN })))
+                .Loop(0, Rounds / 2);
+        }
+
+        ProgramOutcome outcome = await vm.Session.Agent.RunProgramAsync(program);
+
+        outcome.End.Should().Be(ProgramEnd.Finished);
+        ExpectOnly(outcome);
+        await vm.AssignIoeventfdAsync(new Ioeventfd(0xd0000000, 4), eventfd);
+    }
+
+    [Fact]
     [Clause("kvm-irqfd/route/type-changes")]
     [Clause("gsi-routing/set/synchronous")]
     [FixedBy("b4d37cdb77a0", "KVM: Don't clobber irqfd routing type when deassigning irqfd")]
