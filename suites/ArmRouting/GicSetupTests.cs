@@ -510,6 +510,55 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     {
         await using Vm vm = await kernel.CreateVmWithoutGicAsync();
         Vgic gic = await vm.CreateGicAsync();
+    [Fact]
+    [Clause("arm-vgic/init/beside-a-new-vcpu")]
+    public async Task VcpuThatWasBeingCreatedDuringInitIsInitialised()
+    {
+        const ulong Size = 0x1000;
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors)).Should().Be(Errno.None);
+        Mapping memory = await vm.Session.MapAnonymousAsync(2 * Size, "memory, and what a program shares");
+        (await vm.TrySetMemoryRegionAsync(1, 0x5000_0000, Size, memory.Address, KvmConst.KVM_MEM_LOG_DIRTY_PAGES)).Should().Be(Errno.None);
+        ulong creator = memory.Address + Size, initialiser = creator + 8, go = creator + 16, attribute = creator + 64;
+        var init = new kvm_device_attr { group = KVM_DEV_ARM_VGIC_GRP_CTRL, attr = KVM_DEV_ARM_VGIC_CTRL_INIT };
+        await memory.WriteAsync(Size + 64, MemoryMarshal.AsBytes(new ReadOnlySpan<kvm_device_attr>(in init)).ToArray());
+
+        // KVM_GET_DIRTY_LOG has the lock that a vCPU gets its redistributor under while it writes to user space.
+        await using HeldPage page = await HeldPage.CreateAsync(vm.Session);
+        Task<IoctlAnswer> log = vm.Session.IoctlAsync(vm.Fd, KvmIoctl.KVM_GET_DIRTY_LOG, new kvm_dirty_log { slot = 1, dirty_bitmap = page.Address }, "into the held page", offload: true);
+        await page.WaitUntilTouchedAsync();
+        var program = new AgentProgram("a vCPU is created, and INIT");
+        program.Thread().Call(vm.Session.Numbers.Gettid, [], resultAt: creator).Call(vm.Session.Numbers.Ioctl, [(ulong)vm.Fd.Number, KvmIoctl.KVM_CREATE_VCPU.Number, 1]);
+        program.Thread().Call(vm.Session.Numbers.Gettid, [], resultAt: initialiser).Await(go, 8, MemoryCondition.Equal, 1)
+            .Call(vm.Session.Numbers.Ioctl, [(ulong)gic.Fd.Number, KvmIoctl.KVM_SET_DEVICE_ATTR.Number, attribute]);
+        Task<ProgramOutcome> both = vm.Session.Agent.RunProgramAsync(program);
+        await WaitForThreadAsync(Size);
+        await memory.WriteUInt64Async(Size + 16, 1);
+        await WaitForThreadAsync(Size + 8);
+        await page.ReleaseAsync();
+
+        (await log).Error.Should().Be(Errno.None);
+        ProgramOutcome outcome = await both;
+        outcome.Threads[0][1].Failures.Should().Be(0);
+        outcome.Threads[1][2].Errnos.Keys.Should().BeSubsetOf([(int)Errno.EBUSY]);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript()
+            .Add(Arm64Command.LoadRedistributor(0, Gicr.Igroupr0))
+            .Add(Arm64Command.LoadRedistributor(1, Gicr.Igroupr0)));
+        results.Select(r => r.Value).Should().Equal([uint.MaxValue, uint.MaxValue], "INIT puts private interrupts into group 1");
+
+        async Task WaitForThreadAsync(ulong at)
+        {
+            ulong threadId;
+            while ((threadId = await memory.ReadUInt64Async(at)) == 0)
+            {
+            }
+
+            await vm.Session.WaitForThreadAsync((long)threadId, state => state is 'D' or 'X');
+        }
+    }
+
         (await gic.TrySetUInt64Async(group, attribute, 0, "before init")).Should().Be(Errno.EBUSY);
         (await gic.TryGetAsync(group, attribute, 8, "before init")).Error.Should().Be(Errno.EBUSY);
     }

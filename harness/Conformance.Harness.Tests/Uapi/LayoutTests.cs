@@ -12,7 +12,7 @@ namespace Conformance.Harness.Tests.Uapi;
 /// <summary>Every structure and constant of Uapi/ equals the machine's kernel headers: a generated C program of static assertions compiles.</summary>
 public sealed class LayoutTests
 {
-    private static readonly string[] s_headers = ["errno.h", "linux/kvm.h", "linux/vfio.h", "sys/syscall.h", "stddef.h"];
+    private static readonly string[] s_headers = ["errno.h", "linux/kvm.h", "linux/userfaultfd.h", "linux/vfio.h", "sys/syscall.h", "stddef.h"];
 
     [Fact]
     public void EveryLayoutAndConstantEqualsTheKernelHeaders()

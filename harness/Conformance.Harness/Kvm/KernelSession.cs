@@ -105,6 +105,12 @@ public sealed class KernelSession : IAsyncDisposable
             while (true)
             {
                 (Errno readError, byte[] data) = await TryReadAsync(fd, 65536);
+                // A thread's file in /proc whose thread has ended since it was opened.
+                if (readError == Errno.ESRCH)
+                {
+                    return null;
+                }
+
                 if (readError != Errno.None)
                 {
                     throw new KvmException($"read(\"{path}\")", readError);
@@ -294,6 +300,24 @@ public sealed class KernelSession : IAsyncDisposable
         {
             throw new MissingEventException($"{fd.Name} was not signalled within {EventPatience.TotalSeconds:0} s.");
         }
+    }
+
+    /// <summary>Waits for the state of a thread of the session, as /proc names it; 'X' once it is gone.</summary>
+    /// <returns>The state; null when it did not come.</returns>
+    public async Task<char?> WaitForThreadAsync(long threadId, Func<char, bool> awaited)
+    {
+        using CancellationTokenSource patience = EventDeadline();
+        while (!patience.IsCancellationRequested)
+        {
+            string? stat = await ReadFileAsync($"/proc/self/task/{threadId}/stat");
+            char state = stat is null ? 'X' : stat[stat.LastIndexOf(')') + 2];
+            if (awaited(state))
+            {
+                return state;
+            }
+        }
+
+        return null;
     }
 
     internal async Task CloseAsync(KernelFd fd)

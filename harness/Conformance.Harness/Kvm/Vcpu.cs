@@ -162,20 +162,9 @@ public sealed partial class Vcpu : IAsyncDisposable
     /// <summary>Waits until the vCPU's thread sleeps in KVM_RUN: the halted guest is blocked in the kernel, not merely about to.</summary>
     public async Task WaitUntilBlockedAsync()
     {
-        using CancellationTokenSource patience = Session.EventDeadline();
-        while (true)
+        if (await Session.WaitForThreadAsync(Thread.ThreadId, state => state == 'S') is null)
         {
-            string stat = await Session.ReadFileAsync($"/proc/self/task/{Thread.ThreadId}/stat") ?? "";
-            int name = stat.LastIndexOf(')');
-            if (name > 0 && stat[name + 2] == 'S')
-            {
-                return;
-            }
-
-            if (patience.IsCancellationRequested)
-            {
-                throw await MissingAsync("did not block in the kernel");
-            }
+            throw await MissingAsync("did not block in the kernel");
         }
     }
 

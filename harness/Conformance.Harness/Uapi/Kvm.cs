@@ -98,6 +98,13 @@ public struct kvm_create_device
     [FieldOffset(8)] public uint flags;
 }
 
+[CHeader("linux/kvm.h"), StructLayout(LayoutKind.Explicit, Size = 16)]
+public struct kvm_dirty_log
+{
+    [FieldOffset(0)] public uint slot;
+    [FieldOffset(8)] public ulong dirty_bitmap;
+}
+
 [CHeader("linux/kvm.h"), StructLayout(LayoutKind.Explicit, Size = 24)]
 public struct kvm_device_attr
 {
