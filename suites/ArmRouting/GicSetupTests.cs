@@ -110,6 +110,16 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         }
     }
 
+    [Fact]
+    [Clause("arm-vgic/address/alignment")]
+    public async Task MisalignedRedistributorsAreRefusedWithoutAVcpu()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 0);
+        Vgic gic = await vm.CreateGicAsync();
+        (await gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, 0x0900_1000)).Should().Be(Errno.EINVAL);
+        (await gic.TryGetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST)).Should().Be((Errno.None, Undefined));
+    }
+
     [Theory]
     [InlineData(KVM_VGIC_V3_ADDR_TYPE_DIST)]
     [InlineData(KVM_VGIC_V3_ADDR_TYPE_REDIST)]
@@ -500,16 +510,6 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         (await vm.Gic.ReadDistributorAsync(Gicd.Bit(Gicd.Isenabler, new Spi(40)))).Should().Be(Gicd.Mask(new Spi(40)));
     }
 
-    [Theory]
-    [InlineData(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, (ulong)Gicd.Ctlr)]
-    [InlineData(KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, (ulong)Gicr.Ctlr)]
-    [InlineData(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, (ulong)IccRegister.Pmr)]
-    [InlineData(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, 32ul)]
-    [Clause("arm-vgic/registers/need-init")]
-    public async Task RegistersNeedInit(uint group, ulong attribute)
-    {
-        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
-        Vgic gic = await vm.CreateGicAsync();
     [Fact]
     [Clause("arm-vgic/init/beside-a-new-vcpu")]
     public async Task VcpuThatWasBeingCreatedDuringInitIsInitialised()
@@ -559,6 +559,16 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         }
     }
 
+    [Theory]
+    [InlineData(KVM_DEV_ARM_VGIC_GRP_DIST_REGS, (ulong)Gicd.Ctlr)]
+    [InlineData(KVM_DEV_ARM_VGIC_GRP_REDIST_REGS, (ulong)Gicr.Ctlr)]
+    [InlineData(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, (ulong)IccRegister.Pmr)]
+    [InlineData(KVM_DEV_ARM_VGIC_GRP_LEVEL_INFO, 32ul)]
+    [Clause("arm-vgic/registers/need-init")]
+    public async Task RegistersNeedInit(uint group, ulong attribute)
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await vm.CreateGicAsync();
         (await gic.TrySetUInt64Async(group, attribute, 0, "before init")).Should().Be(Errno.EBUSY);
         (await gic.TryGetAsync(group, attribute, 8, "before init")).Error.Should().Be(Errno.EBUSY);
     }
