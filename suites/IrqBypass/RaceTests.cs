@@ -134,10 +134,14 @@ public sealed class RaceTests(KernelUnderTest kernel)
                 .Loop(0, Rounds / 2);
         }
 
+        // One that is not there is looked for all the while, which waits for nobody.
+        var absent = new kvm_ioeventfd { addr = 0xd0001000, len = 4, fd = eventfd.Number, flags = KvmConst.KVM_IOEVENTFD_FLAG_DEASSIGN };
+        program.Thread().Call(vm.Session.Numbers.Ioctl, await calls.IoctlAsync(KvmIoctl.KVM_IOEVENTFD, Bytes(absent))).Loop(0, Rounds * 20);
         ProgramOutcome outcome = await vm.Session.Agent.RunProgramAsync(program);
 
         outcome.End.Should().Be(ProgramEnd.Finished);
-        ExpectOnly(outcome);
+        ExpectOnly(outcome, Errno.ENOENT);
+        outcome.Threads.Take(3).SelectMany(t => t).Should().OnlyContain(s => s.Failures == 0);
         await vm.AssignIoeventfdAsync(new Ioeventfd(0xd0000000, 4), eventfd);
     }
 
