@@ -315,6 +315,18 @@ public sealed class ItsRegisterTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-its/attribute/init-while-a-vcpu-runs")]
+    public async Task InitialisingIsAcceptedWhileAVcpuRuns()
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync(vcpus: 2);
+        await vm.Gic.EnableAsync(new Spi(40), vcpuId: 1);
+        await vm.Vcpus[1].HaltUntilTakenAsync(new Spi(40));
+        (await vm.Its.TryInitialiseAsync()).Should().Be(Errno.None);
+        await vm.PulseAsync(new Spi(40));
+        await vm.Vcpus[1].FinishAsync();
+    }
+
+    [Fact]
     [Clause("arm-its/reset/forgets-everything")]
     public async Task ResetForgetsEverything()
     {

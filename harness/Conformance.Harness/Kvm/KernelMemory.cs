@@ -69,8 +69,14 @@ public static class KernelMemory
     private static bool IsWatched(string line)
     {
         string[] fields = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
-        return fields.Length > 3 && fields[0].StartsWith("kmalloc-", StringComparison.Ordinal)
-            && int.TryParse(fields[0].AsSpan(fields[0].LastIndexOf('-') + 1), CultureInfo.InvariantCulture, out int size)
-            && int.TryParse(fields[3], CultureInfo.InvariantCulture, out int whole) && whole > size;
+        return fields.Length > 3 && (fields[0].StartsWith("kmalloc-", StringComparison.Ordinal) || fields[0].StartsWith("memdup_user-", StringComparison.Ordinal))
+            && SizeOf(fields[0]) is { } size && int.TryParse(fields[3], CultureInfo.InvariantCulture, out int whole) && whole > size;
+    }
+
+    // kmalloc-64, kmalloc-rnd-05-4k.
+    private static int? SizeOf(string cache)
+    {
+        string size = cache[(cache.LastIndexOf('-') + 1)..];
+        return int.TryParse(size.TrimEnd('k'), CultureInfo.InvariantCulture, out int number) ? number * (size[^1] == 'k' ? 1024 : 1) : null;
     }
 }

@@ -7,8 +7,8 @@ using Xunit;
 
 namespace Conformance.ArmRouting;
 
-/// <summary>LPIs that were pending when nobody had a use for them any more are given back: the kernel's own count of its small objects, before and after.</summary>
-public sealed class LpiLeakTests(KernelUnderTest kernel)
+/// <summary>LPIs and devices that nobody has a use for any more are given back: the kernel's own count of its small objects, before and after.</summary>
+public sealed class LeakTests(KernelUnderTest kernel)
 {
     private const int Count = 480;
 
@@ -50,6 +50,15 @@ public sealed class LpiLeakTests(KernelUnderTest kernel)
         });
     }
 
+    [Fact]
+    [Clause("arm-its/mapd/given-back")]
+    public async Task DevicesThatAreUnmappedAreGivenBack()
+    {
+        await using Vm vm = await CreateWithDeviceAsync();
+        ItsCommand[] once = [vm.Its.MapDevice(new DeviceId(0x20)), ItsCommand.UnmapDevice(new DeviceId(0x20))];
+        await ExpectNoGrowthAsync(vm.Session, () => vm.Its.IssueAsync([.. Enumerable.Repeat(once, Count).SelectMany(c => c)]));
+    }
+
     private static async Task ExpectNoGrowthAsync(KernelSession session, Func<Task> round)
     {
         await round();
@@ -64,7 +73,7 @@ public sealed class LpiLeakTests(KernelUnderTest kernel)
         }
         while (growths[^1] >= Tolerated && growths.Count < Rounds);
 
-        growths[^1].Should().BeLessThan(Tolerated, "{0} LPIs leave nothing behind in one of the rounds, which grew by {1}", Count, string.Join(", ", growths));
+        growths[^1].Should().BeLessThan(Tolerated, "{0} of them leave nothing behind in one of the rounds, which grew by {1}", Count, string.Join(", ", growths));
     }
 
     private static IEnumerable<EventId> Events(int first, int count) => Enumerable.Range(first, count).Select(n => new EventId((uint)n));
