@@ -23,6 +23,9 @@
 
 #define MAX_BUFFERS	64
 #define MAX_RELOCATIONS	256
+#define MAX_KEPT	64
+/* What names a kept result where a buffer could be named: this and its place. */
+#define KEPT		0x80u
 #define SLOT		(64ul << 10)	/* a multiple of every page size in use */
 #define OFFLOAD_STACK	(256ul << 10)
 
@@ -196,10 +199,16 @@ struct buffer {
 	uint32_t flags;
 };
 
-/* The dispatching thread's own buffers: a readable and writable SLOT and a hole of the same size, MAX_BUFFERS times. */
+/* The dispatching thread's own buffers: a SLOT that is made accessible when it is first used and a hole of the same size, MAX_BUFFERS times. */
 static uint8_t *slots;
+static int slot_open[MAX_BUFFERS];
 static size_t slot_used[MAX_BUFFERS];
-static __thread int owns_slots;
+/* Its own too: results that later calls are made with. */
+static struct {
+	int there;
+	uint64_t value;
+} kept[MAX_KEPT];
+static __thread int dispatches;
 
 static int slot_get(struct buffer *b, unsigned int index)
 {
@@ -211,11 +220,11 @@ static int slot_get(struct buffer *b, unsigned int index)
 			slots = NULL;
 			return -1;
 		}
-		for (size_t i = 0; i < MAX_BUFFERS; i++)
-			if (mprotect(slots + 2 * SLOT * i, SLOT, PROT_READ | PROT_WRITE))
-				return -1;
 	}
 	b->data = slots + 2 * SLOT * index;
+	if (!slot_open[index] && mprotect(b->data, SLOT, PROT_READ | PROT_WRITE))
+		return -1;
+	slot_open[index] = 1;
 	b->mapped = 0;
 	/* The kernel may have written behind a buffer that was too short, and must not find that again: whole pages are cleared. */
 	memset(b->data, 0, (dirty + 4095) & ~4095ul);
@@ -225,7 +234,7 @@ static int slot_get(struct buffer *b, unsigned int index)
 
 static int buffer_get(struct buffer *b, unsigned int index)
 {
-	if (owns_slots && b->capacity <= SLOT)
+	if (dispatches && b->capacity <= SLOT)
 		return slot_get(b, index);
 	b->mapped = (b->capacity + SLOT - 1) / SLOT * SLOT + SLOT;
 	b->data = mmap(NULL, b->mapped, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -245,10 +254,27 @@ struct call {
 	unsigned int returned;
 	uint64_t args[6];
 	uint8_t which[6];
+	unsigned int keep;	/* place of its result, from 1; 0: it is not kept */
+	unsigned int missing;	/* place of a result that it is to be made with and that is not there, from 1 */
 	struct buffer buffers[MAX_BUFFERS];
 	unsigned int got;	/* buffers that there are */
 	int no_memory;
 };
+
+static int is_place(const struct call *c, uint32_t which)
+{
+	return which < c->nbuffers || (which >= KEPT && which < KEPT + MAX_KEPT && dispatches);
+}
+
+/* The address of a buffer, or what was kept. */
+static uint64_t base_of(struct call *c, uint32_t which)
+{
+	if (which < KEPT)
+		return (uintptr_t)c->buffers[which].data;
+	if (!kept[which - KEPT].there)
+		c->missing = which - KEPT + 1;
+	return kept[which - KEPT].value;
+}
 
 static const char *parse_buffers(struct call *c, struct in *in)
 {
@@ -297,14 +323,16 @@ static const char *parse_call(struct call *c, struct in *in)
 		c->args[i] = in_u64(in);
 	for (int i = 0; i < 6; i++)
 		c->which[i] = in_u8(in);
-	in_u16(in);
+	c->keep = in_u16(in);
 	if (in->bad)
 		return "CALL: its head is cut short";
 	if (c->nbuffers > MAX_BUFFERS || c->nrelocations > MAX_RELOCATIONS)
 		return "CALL: more than 64 buffers or 256 relocations";
+	if (c->keep > MAX_KEPT || (c->keep && !dispatches))
+		return "CALL: 64 results can be kept, and none of an offloaded call";
 	for (int i = 0; i < 6; i++)
-		if (c->which[i] != 0xff && c->which[i] >= c->nbuffers)
-			return "CALL: an argument names a buffer that is not there";
+		if (c->which[i] != 0xff && !is_place(c, c->which[i]))
+			return "CALL: an argument names a buffer or a result that is not there";
 	malformed = parse_buffers(c, in);
 	if (malformed || c->no_memory)
 		return malformed;
@@ -314,16 +342,16 @@ static const char *parse_call(struct call *c, struct in *in)
 
 		if (in->bad)
 			return "CALL: its relocations are cut short";
-		if (buffer >= c->nbuffers || target >= c->nbuffers)
-			return "CALL: a relocation names a buffer that is not there";
+		if (buffer >= c->nbuffers || !is_place(c, target))
+			return "CALL: a relocation names a buffer or a result that is not there";
 		if (c->buffers[buffer].capacity < 8 || offset > c->buffers[buffer].capacity - 8)
 			return "CALL: a relocation lies outside its buffer";
-		address = (uintptr_t)c->buffers[target].data + addend;
+		address = base_of(c, target) + addend;
 		memcpy(c->buffers[buffer].data + offset, &address, sizeof(address));
 	}
 	for (int i = 0; i < 6; i++)
 		if (c->which[i] != 0xff)
-			c->args[i] += (uintptr_t)c->buffers[c->which[i]].data;
+			c->args[i] += base_of(c, c->which[i]);
 	return in->left ? "CALL: something follows its end" : NULL;
 }
 
@@ -355,6 +383,10 @@ static void make_call(struct call *c, const struct wire_header *h, struct out *o
 	result = syscall((long)c->number, c->args[0], c->args[1], c->args[2], c->args[3], c->args[4], c->args[5]);
 	error = result == -1 ? errno : 0;
 	took = now_ns() - began;
+	if (c->keep) {
+		kept[c->keep - 1].there = result != -1;
+		kept[c->keep - 1].value = (uint64_t)result;
+	}
 	if (result == 0 && forks(c->number))
 		be_a_child();
 	out_reply(out, h);
@@ -372,14 +404,19 @@ static const char *do_call(const struct wire_header *h, struct in *in, struct ou
 	struct call c;
 	const char *malformed;
 
-	c.returned = c.got = 0;
+	c.returned = c.got = c.keep = c.missing = 0;
 	c.no_memory = 0;
 	malformed = parse_call(&c, in);
 	thread_does = (struct doing){ "system call", c.number };
 	if (c.no_memory)
 		out_refuse(out, h, -ENOMEM, "no memory for a buffer of %zu bytes", c.buffers[c.got].capacity);
+	else if (c.missing)
+		out_refuse(out, h, -ECANCELED, "the call whose result this one is made with failed or was not made");
 	else if (!malformed)
 		make_call(&c, h, out);
+	/* What was kept there before must not be taken for it. */
+	if (!malformed && c.keep && (c.no_memory || c.missing))
+		kept[c.keep - 1].there = 0;
 	for (unsigned int i = 0; i < c.got; i++)
 		if (c.buffers[i].mapped)
 			munmap(c.buffers[i].data, c.buffers[i].mapped);
@@ -590,7 +627,7 @@ void session_main(int fd, uint32_t id)
 
 	session_fd = fd;
 	session_id = id;
-	owns_slots = 1;
+	dispatches = 1;
 	inbox.capacity = 64u << 10;
 	inbox.data = malloc(inbox.capacity);
 	if (!inbox.data)

@@ -6,7 +6,7 @@
 #include <stdint.h>
 
 #define WIRE_MAGIC		0x314D4643u
-#define WIRE_VERSION		1u
+#define WIRE_VERSION		2u
 #define WIRE_MAX_PAYLOAD	(16u << 20)
 #define WIRE_OFFLOAD		1u
 #define WIRE_REPLY		0x8000u

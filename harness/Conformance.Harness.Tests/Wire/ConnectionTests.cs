@@ -10,7 +10,7 @@ namespace Conformance.Harness.Tests.Wire;
 public sealed class ConnectionTests
 {
     private static readonly byte[] s_hello =
-        SupervisorTests.Frame((FrameKind)0x8001, 0, 1, [.. new byte[4], 1, 0, 0, 0, 62, 0, 0, 0, 0, 16, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 3, 0, 0, 0, (byte)'6', (byte)'.', (byte)'1']);
+        SupervisorTests.Frame((FrameKind)0x8001, 0, 1, [.. new byte[4], 2, 0, 0, 0, 62, 0, 0, 0, 0, 16, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 3, 0, 0, 0, (byte)'6', (byte)'.', (byte)'1']);
 
     private static readonly byte[] s_opened = SupervisorTests.Frame((FrameKind)0x8002, 0, 2, [.. new byte[4], 1, 0, 0, 0, 10, 0, 0, 0]);
 
@@ -19,7 +19,7 @@ public sealed class ConnectionTests
     {
         await using ScriptedStream stream = new([s_hello, []], ends: true);
         await using AgentConnection connection = await AgentConnection.OpenAsync(stream, TestContext.Current.CancellationToken);
-        connection.Hello.Should().Be(new AgentHello(1, 62, 4096, 2, 9, "6.1"));
+        connection.Hello.Should().Be(new AgentHello(2, 62, 4096, 2, 9, "6.1"));
         Func<Task> open = () => connection.OpenSessionAsync(TestContext.Current.CancellationToken);
         (await open.Should().ThrowAsync<AgentLostException>()).Which.Message.Should().Contain("OPEN");
         await connection.Completion;
@@ -42,10 +42,10 @@ public sealed class ConnectionTests
     public async Task OtherVersionIsRefused()
     {
         byte[] other = [.. s_hello];
-        other[FrameHeader.Size + 4] = 2;
+        other[FrameHeader.Size + 4] = 1;
         await using ScriptedStream stream = new([other]);
         Func<Task> open = () => AgentConnection.OpenAsync(stream, TestContext.Current.CancellationToken);
-        (await open.Should().ThrowAsync<AgentLostException>()).Which.Message.Should().Contain("version 2").And.Contain("rebuild the agent");
+        (await open.Should().ThrowAsync<AgentLostException>()).Which.Message.Should().Contain("version 1").And.Contain("rebuild the agent");
     }
 
     [Theory]

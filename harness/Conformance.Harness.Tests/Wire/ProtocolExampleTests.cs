@@ -28,7 +28,7 @@ public sealed partial class ProtocolExampleTests
     public async Task RepliesAreUnderstoodAsTheExampleExplainsThem()
     {
         List<byte[]> frames = Example();
-        byte[] hello = SupervisorTests.Frame((FrameKind)0x8001, 0, 1, [.. new byte[4], 1, 0, 0, 0, 62, 0, 0, 0, 0, 16, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+        byte[] hello = SupervisorTests.Frame((FrameKind)0x8001, 0, 1, [.. new byte[4], 2, 0, 0, 0, 62, 0, 0, 0, 0, 16, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
         await using ScriptedStream stream = new([hello, frames[1], frames[3], frames[5]]);
         await using AgentConnection connection = await AgentConnection.OpenAsync(stream, TestContext.Current.CancellationToken);
         AgentSession session = await connection.OpenSessionAsync(TestContext.Current.CancellationToken);

@@ -56,6 +56,49 @@ public sealed class SessionTests : IAsyncLifetime
     }
 
     [Fact]
+    public async Task CallsThatBuildOnEachOtherAreSentAtOnce()
+    {
+        KeptResult memfd = _session.Keep(), memory = _session.Keep();
+        Task<CallResult> opened = _session.CallAsync(new SystemCall(LocalAgent.Calls.MemfdCreate, "memfd()").In("x\0"u8).Arg(0).KeepAs(memfd));
+        Task<CallResult> written = _session.CallAsync(new SystemCall(LocalAgent.Calls.Pwrite64, "pwrite()").Arg(memfd).In("abc"u8).Arg(3).Arg(0));
+        Task<CallResult> mapped = _session.CallAsync(new SystemCall(LocalAgent.Calls.Mmap, "mmap()").Arg(0).Arg(4096).Arg(3).Arg(0x22).Arg(-1).Arg(0).KeepAs(memory));
+        Task<CallResult> read = _session.CallAsync(new SystemCall(LocalAgent.Calls.Pread64, "pread()").Arg(memfd).Arg(memory, 16).Arg(3).Arg(0));
+        await Task.WhenAll(opened, written, mapped, read);
+
+        Encoding.ASCII.GetString(await _session.ReadAsync((ulong)(await mapped).Result + 16, 3)).Should().Be("abc");
+    }
+
+    [Fact]
+    public async Task KeptAddressGoesIntoAStructure()
+    {
+        KeptResult memory = _session.Keep();
+        Task<CallResult> mapped = _session.CallAsync(new SystemCall(LocalAgent.Calls.Mmap, "mmap()").Arg(0).Arg(4096).Arg(3).Arg(0x22).Arg(-1).Arg(0).KeepAs(memory));
+        Task<CallResult> called = _session.CallAsync(new SystemCall(LocalAgent.Calls.Getpid, "getpid()").InOut(new byte[16], 16).Pointer(0, 8, memory));
+
+        BitConverter.ToInt64((await called).Buffers[0], 8).Should().Be((await mapped).Result);
+    }
+
+    [Fact]
+    public async Task CallMadeWithTheResultOfAFailedCallIsRefused()
+    {
+        KeptResult fd = _session.Keep();
+        Task<CallResult> failed = _session.CallAsync(new SystemCall(LocalAgent.Calls.Dup, "dup(9999)").Arg(9999).KeepAs(fd));
+        Func<Task> asked = () => _session.CallAsync(new SystemCall(LocalAgent.Calls.Close, "close()").Arg(fd));
+
+        (await asked.Should().ThrowAsync<AgentRefusedException>()).Which.Error.Should().Be(-(int)Errno.ECANCELED);
+        (await failed).Errno.Should().Be((int)Errno.EBADF);
+    }
+
+    [Fact]
+    public async Task OffloadedCallThatKeepsItsResultEndsItsSession()
+    {
+        await using AgentSession session = await _agent.OpenAsync();
+        Func<Task> asked = () => session.CallAsync(new SystemCall(LocalAgent.Calls.Getpid, "getpid()").KeepAs(session.Keep()), offload: true);
+
+        (await asked.Should().ThrowAsync<SessionEndedException>()).Which.End.Reason.Should().Be("CALL: 64 results can be kept, and none of an offloaded call");
+    }
+
+    [Fact]
     public async Task AttachedBufferComesBackFilled()
     {
         await using AgentSession session = await _agent.OpenAsync();
@@ -195,7 +238,7 @@ public sealed class SessionTests : IAsyncLifetime
     [InlineData("{head:1,0}01000001 00000000 00000000", "CALL: a buffer is longer than 16 MiB")]
     [InlineData("{head:2,0}00008000 01000000 00000000 00008000 01000000 00000000", "CALL: what it wants back does not fit into a reply")]
     [InlineData("{head:0,1}", "CALL: its relocations are cut short")]
-    [InlineData("{head:0,1}00000000 00000000 00000000 00000000", "CALL: a relocation names a buffer that is not there")]
+    [InlineData("{head:0,1}00000000 00000000 00000000 00000000", "CALL: a relocation names a buffer or a result that is not there")]
     [InlineData("{head:1,1}08000000 00000000 00000000 00000000 01000000 00000000 00000000", "CALL: a relocation lies outside its buffer")]
     [InlineData("{head:1,1}04000000 00000000 00000000 00000000 fcffffff 00000000 00000000", "CALL: a relocation lies outside its buffer")]
     public async Task MalformedCallEndsItsSessionAndSaysWhy(string payload, string reason)

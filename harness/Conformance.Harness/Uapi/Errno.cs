@@ -48,4 +48,5 @@ public enum Errno
     EOPNOTSUPP = 95,
     ECONNREFUSED = 111,
     ETIMEDOUT = 110,
+    ECANCELED = 125,
 }

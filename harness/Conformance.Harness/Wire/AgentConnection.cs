@@ -15,7 +15,7 @@ public sealed record AgentHello(uint Version, uint Machine, uint PageSize, uint 
 public sealed class AgentConnection : IAsyncDisposable
 {
     /// <summary>Version of protocol.md this speaks.</summary>
-    public const uint ProtocolVersion = 1;
+    public const uint ProtocolVersion = 2;
 
     private const int ReadSize = 64 << 10;
 

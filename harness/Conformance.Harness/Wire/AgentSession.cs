@@ -21,6 +21,7 @@ public sealed class AgentSession : IAsyncDisposable
     private readonly TaskCompletionSource<SessionEnd> _ended = new(TaskCreationOptions.RunContinuationsAsynchronously);
     private readonly Lock _closing = new();
     private Task? _closed;
+    private int _kept;
 
     internal AgentSession(AgentConnection connection, uint id, int pid)
     {
@@ -58,6 +59,9 @@ public sealed class AgentSession : IAsyncDisposable
     /// <param name="offload">On a thread of its own: for calls that block.</param>
     public Task<CallResult> CallAsync(SystemCall call, bool offload = false) =>
         AskAsync(FrameKind.Call, call.Description, call, call.Size, offload, call, static (w, c) => c.WriteTo(w), CallResult.Parse, static r => r.ToString());
+
+    /// <summary>A place for a result that further calls are made with at once. Calls without offload are made in the order they were asked for.</summary>
+    public KeptResult Keep() => new((int)((uint)Interlocked.Increment(ref _kept) % KeptResult.Places));
 
     /// <summary>Reads memory of the session.</summary>
     /// <param name="address">Where it begins.</param>

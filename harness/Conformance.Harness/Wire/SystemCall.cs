@@ -2,9 +2,28 @@
 namespace Conformance.Wire;
 
 /// <summary>An argument of a system call.</summary>
-/// <param name="Value">The value itself, or an offset into the buffer.</param>
+/// <param name="Value">The value itself, or what is added to the address of the buffer or to the kept result.</param>
 /// <param name="Buffer">Index of a buffer whose address it is; null: it is a value.</param>
-public readonly record struct CallArgument(ulong Value, int? Buffer);
+/// <param name="Kept">The result of an earlier call that it is; null: it is a value.</param>
+public readonly record struct CallArgument(ulong Value, int? Buffer, KeptResult? Kept = null);
+
+/// <summary>
+/// The result of a call, for later calls of its session that are made before its reply is here. It holds until 64 others have been kept.
+/// </summary>
+public sealed class KeptResult
+{
+    /// <summary>How many a session keeps.</summary>
+    internal const int Places = 64;
+
+    private const byte FirstPlace = 0x80;
+
+    internal KeptResult(int place) => Place = (byte)place;
+
+    internal byte Place { get; }
+
+    /// <summary>How the wire names it where it could name a buffer.</summary>
+    internal byte Base => (byte)(FirstPlace + Place);
+}
 
 /// <summary>Memory that a system call is given.</summary>
 /// <param name="Content">What is in it to begin with; zero behind that.</param>
@@ -15,9 +34,10 @@ public readonly record struct CallBuffer(ReadOnlyMemory<byte> Content, int Capac
 /// <summary>A pointer inside a buffer, to be filled in by the agent.</summary>
 /// <param name="Buffer">Where it is stored.</param>
 /// <param name="Offset">In that buffer, in bytes.</param>
-/// <param name="Target">The buffer it points to.</param>
+/// <param name="Target">The buffer it points to; -1: it is a kept result.</param>
 /// <param name="Addend">In the target, in bytes.</param>
-public readonly record struct CallPointer(int Buffer, int Offset, int Target, int Addend);
+/// <param name="Kept">The result of an earlier call that it is.</param>
+public readonly record struct CallPointer(int Buffer, int Offset, int Target, int Addend, KeptResult? Kept = null);
 
 /// <summary>A system call to be made by a session: up to six arguments, each a value or a buffer.</summary>
 /// <param name="number">Of the architecture of the kernel under test.</param>
@@ -31,6 +51,7 @@ public sealed class SystemCall(uint number, string description)
     private readonly List<CallArgument> _arguments = new(MaxArguments);
     private readonly List<CallBuffer> _buffers = [];
     private readonly List<CallPointer> _pointers = [];
+    private KeptResult? _keep;
 
     public uint Number => number;
 
@@ -53,6 +74,16 @@ public sealed class SystemCall(uint number, string description)
     public SystemCall Arg(int value) => Add(new CallArgument((ulong)(long)value, null));
 
     public SystemCall Arg(uint value) => Add(new CallArgument(value, null));
+
+    /// <summary>The result of an earlier call. Where that failed this one is refused with -ECANCELED.</summary>
+    public SystemCall Arg(KeptResult kept, ulong addend = 0) => Add(new CallArgument(addend, null, kept));
+
+    /// <summary>Keeps the result for later calls.</summary>
+    public SystemCall KeepAs(KeptResult kept)
+    {
+        _keep = kept;
+        return this;
+    }
 
     /// <summary>A buffer the kernel reads.</summary>
     public SystemCall In(ReadOnlySpan<byte> content) => AddBuffer(content.ToArray(), content.Length, false);
@@ -93,6 +124,18 @@ public sealed class SystemCall(uint number, string description)
         return this;
     }
 
+    /// <summary>Stores the result of an earlier call, which is an address, inside a buffer.</summary>
+    /// <param name="inBuffer">Index of the buffer that gets it.</param>
+    /// <param name="offset">Where in it, in bytes.</param>
+    public SystemCall Pointer(int inBuffer, int offset, KeptResult kept)
+    {
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(inBuffer, _buffers.Count);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(offset, _buffers[inBuffer].Capacity - sizeof(ulong));
+        ArgumentOutOfRangeException.ThrowIfEqual(_pointers.Count, MaxPointers);
+        _pointers.Add(new CallPointer(inBuffer, offset, -1, 0, kept));
+        return this;
+    }
+
     /// <inheritdoc/>
     public override string ToString() => description;
 
@@ -106,10 +149,11 @@ public sealed class SystemCall(uint number, string description)
 
         for (int i = 0; i < MaxArguments; i++)
         {
-            payload.U8(i < _arguments.Count && _arguments[i].Buffer is int buffer ? (byte)buffer : (byte)0xff);
+            CallArgument argument = i < _arguments.Count ? _arguments[i] : default;
+            payload.U8(argument.Kept?.Base ?? (argument.Buffer is int buffer ? (byte)buffer : (byte)0xff));
         }
 
-        payload.U16(0);
+        payload.U16((ushort)(_keep is null ? 0 : _keep.Place + 1));
         foreach (CallBuffer buffer in _buffers)
         {
             payload.U32((uint)buffer.Capacity).U32(buffer.Returned ? 1u : 0).Bytes(buffer.Content.Span);
@@ -117,7 +161,7 @@ public sealed class SystemCall(uint number, string description)
 
         foreach (CallPointer pointer in _pointers)
         {
-            payload.U32((uint)pointer.Buffer).U32((uint)pointer.Offset).U32((uint)pointer.Target).U32((uint)pointer.Addend);
+            payload.U32((uint)pointer.Buffer).U32((uint)pointer.Offset).U32(pointer.Kept?.Base ?? (uint)pointer.Target).U32((uint)pointer.Addend);
         }
     }
 
