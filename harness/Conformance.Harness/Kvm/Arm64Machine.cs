@@ -37,20 +37,30 @@ internal sealed class Arm64Machine : GuestMachine
             ? BinaryPrimitives.ReadUInt32LittleEndian(exit.Data.AsSpan((int)RunMmioData))
             : null;
 
-    public override async Task CreateIrqchipAsync(Vm vm)
+    public override Action<Vm> AskForIrqchip(CallBurst burst, FdArgument vm, VmOptions options)
     {
-        if (vm.Options.Irqchip == Irqchip.Full && !vm.Options.Bare)
+        if (options.Irqchip != Irqchip.Full || options.Bare)
         {
-            await vm.CreateGicAsync();
+            return _ => { };
         }
+
+        Task<CallResult> asked = burst.Ioctl("KVM_CREATE_DEVICE(KVM_DEV_TYPE_ARM_VGIC_V3)", vm, KvmIoctl.KVM_CREATE_DEVICE,
+            KernelSession.Bytes(new kvm_create_device { type = KvmConst.KVM_DEV_TYPE_ARM_VGIC_V3 }), "vgic");
+        return made => made.AdoptGic((int)KernelSession.Read<kvm_create_device>(asked.Result.Buffers[0]).fd);
     }
 
-    public override async Task InitialiseAsync(Vcpu vcpu)
+    public override Action<CallBurst> AskForStart(CallBurst burst, FdArgument vm, FdArgument vcpu, VmOptions options, int index, uint id)
     {
-        await vcpu.InitialiseArm64Async();
-        await vcpu.SetCoreRegisterAsync(CoreRegister.Pc, Arm64Layout.Entry);
-        await vcpu.SetCoreRegisterAsync(CoreRegister.X0, Area(vcpu.Index));
-        await vcpu.SetCoreRegisterAsync(CoreRegister.X1, (ulong)vcpu.Index);
+        Task<CallResult> asked = burst.Ioctl("KVM_ARM_PREFERRED_TARGET", vm, KvmArm64Ioctl.KVM_ARM_PREFERRED_TARGET, KernelSession.Bytes(default(kvm_vcpu_init)), "");
+        return next =>
+        {
+            const uint Features = 1u << (int)KVM_ARM_VCPU_PSCI_0_2;
+            next.Ioctl("KVM_ARM_VCPU_INIT", vcpu, KvmArm64Ioctl.KVM_ARM_VCPU_INIT, Vcpu.InitialisationOf(asked.Result.Buffers[0], Features), $"features 0x{Features:x}");
+            foreach ((CoreRegister register, ulong value) in new[] { (CoreRegister.Pc, Arm64Layout.Entry), (CoreRegister.X0, Area(index)), (CoreRegister.X1, (ulong)index) })
+            {
+                next.Ask($"KVM_SET_ONE_REG({register})", Vcpu.SetRegisterCall(next.Call(vcpu, KvmIoctl.KVM_SET_ONE_REG, $"{register} = 0x{value:x}"), register.Id(), value), onlyZero: true);
+            }
+        };
     }
 
     public override async Task FinishAsync(Vm vm)

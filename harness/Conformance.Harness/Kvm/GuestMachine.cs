@@ -18,11 +18,16 @@ internal abstract class GuestMachine
     /// <summary>Guest-physical address of a vCPU's area.</summary>
     public abstract ulong Area(int index);
 
-    /// <summary>Creates the in-kernel interrupt controllers, before any vCPU.</summary>
-    public abstract Task CreateIrqchipAsync(Vm vm);
+    /// <summary>Finds out what vCPUs need and does not differ between VMs of a kernel.</summary>
+    public virtual Task PrepareAsync(KvmSystem system) => Task.CompletedTask;
 
-    /// <summary>Puts a new vCPU at the image's entry.</summary>
-    public abstract Task InitialiseAsync(Vcpu vcpu);
+    /// <summary>Asks for the in-kernel interrupt controllers, before any vCPU.</summary>
+    /// <returns>Tells the VM of them once the burst is over.</returns>
+    public abstract Action<Vm> AskForIrqchip(CallBurst burst, FdArgument vm, VmOptions options);
+
+    /// <summary>Asks for what puts a new vCPU at the image's entry.</summary>
+    /// <returns>What remains to be asked for once the burst is over.</returns>
+    public abstract Action<CallBurst> AskForStart(CallBurst burst, FdArgument vm, FdArgument vcpu, VmOptions options, int index, uint id);
 
     /// <summary>What can only be done once every vCPU is there.</summary>
     public virtual Task FinishAsync(Vm vm) => Task.CompletedTask;

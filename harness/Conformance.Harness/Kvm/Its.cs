@@ -99,16 +99,14 @@ public sealed class Its : KvmDevice
         Gits.Valid | (indirect ? Gits.BaserIndirect : 0) | address | (2ul << 8) | (pages - 1);
 
     /// <summary>Gives it its tables and queue, and enables it.</summary>
-    public async Task ConfigureAsync(bool enable = true)
+    public Task ConfigureAsync(bool enable = true)
     {
-        await WriteAsync(Gits.BaserDevices, TableBase(DeviceTable));
-        await WriteAsync(Gits.BaserCollections, TableBase(CollectionTable));
-        await WriteAsync(Gits.Cbaser, QueueBase);
         Next = 0;
-        if (enable)
-        {
-            await WriteAsync(Gits.Ctlr, Gits.CtlrEnable);
-        }
+        return Task.WhenAll(
+            WriteAsync(Gits.BaserDevices, TableBase(DeviceTable)),
+            WriteAsync(Gits.BaserCollections, TableBase(CollectionTable)),
+            WriteAsync(Gits.Cbaser, QueueBase),
+            enable ? WriteAsync(Gits.Ctlr, Gits.CtlrEnable) : Task.CompletedTask);
     }
 
     /// <summary>Where the interrupt translation table of a device is put: room for 1024 events.</summary>
@@ -130,20 +128,11 @@ public sealed class Its : KvmDevice
     public ItsCommand MapDevice(DeviceId device, int eventBits = 5) => ItsCommand.MapDevice(device, Itt(device), eventBits);
 
     /// <summary>Puts commands into the queue and, by the attribute, moves GITS_CWRITER behind them: they have run when it returns.</summary>
-    public async Task IssueAsync(params IReadOnlyList<ItsCommand> commands)
-    {
-        await EnqueueAsync(commands);
-        await WriteAsync(Gits.Cwriter, Next);
-    }
+    public Task IssueAsync(params IReadOnlyList<ItsCommand> commands) => Task.WhenAll(EnqueueAsync(commands), WriteAsync(Gits.Cwriter, Next));
 
     /// <summary>Puts commands into the queue without telling the ITS.</summary>
-    public async Task EnqueueAsync(params IReadOnlyList<ItsCommand> commands)
-    {
-        foreach ((ulong address, byte[] bytes) in Pieces(commands))
-        {
-            await Vm.WriteMemoryAsync(address, bytes);
-        }
-    }
+    public Task EnqueueAsync(params IReadOnlyList<ItsCommand> commands) =>
+        Task.WhenAll(Pieces(commands).Select(p => Vm.WriteMemoryAsync(p.Address, p.Bytes)));
 
     /// <summary>The guest's own way: it stores the commands and then GITS_CWRITER.</summary>
     public IEnumerable<GuestCommand> ByGuest(params IReadOnlyList<ItsCommand> commands)
@@ -168,7 +157,7 @@ public sealed class Its : KvmDevice
     /// </summary>
     public async Task MapAsync(DeviceId device, EventId @event, Lpi lpi, uint vcpuId = 0, byte priority = 0xa0)
     {
-        await Vm.Gic.ConfigureAsync(lpi, priority: priority);
+        Task configured = Vm.Gic.ConfigureAsync(lpi, priority: priority);
         var collection = new CollectionId(vcpuId);
         List<ItsCommand> commands = [ItsCommand.MapCollection(collection, vcpuId), ItsCommand.MapEvent(device, @event, lpi, collection)];
         if (!_itts.ContainsKey(device))
@@ -176,7 +165,7 @@ public sealed class Its : KvmDevice
             commands.Insert(0, MapDevice(device));
         }
 
-        await IssueAsync(commands);
+        await Task.WhenAll(configured, IssueAsync(commands));
     }
 
     /// <summary>What a device with this DeviceID writes to raise an event.</summary>

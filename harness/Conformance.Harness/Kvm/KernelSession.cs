@@ -44,6 +44,7 @@ public sealed class KernelSession : IAsyncDisposable
     private const int EFD_CLOEXEC = 0x80000;
     private const int AT_FDCWD = -100;
     private const short POLLIN = 1;
+    private const int ProtRead = 1, ProtWrite = 2, MapShared = 1, MapPrivate = 2, MapAnonymous = 0x20;
 
     private int _eventfds;
 
@@ -85,10 +86,12 @@ public sealed class KernelSession : IAsyncDisposable
 
     public async Task<(Errno Error, KernelFd? Fd)> TryOpenAsync(string path, bool writable = true)
     {
-        CallResult call = await Agent.CallAsync(new SystemCall(Numbers.Openat, $"open(\"{path}\")")
-            .Arg(AT_FDCWD).In(CString(path)).Arg((writable ? O_RDWR : O_RDONLY) | O_CLOEXEC).Arg(0));
+        CallResult call = await Agent.CallAsync(OpenCall(path, writable));
         return call.Errno == 0 ? (Errno.None, new KernelFd(this, (int)call.Result, path)) : ((Errno)call.Errno, null);
     }
+
+    internal SystemCall OpenCall(string path, bool writable) => new SystemCall(Numbers.Openat, $"open(\"{path}\")")
+        .Arg(AT_FDCWD).In(CString(path)).Arg((writable ? O_RDWR : O_RDONLY) | O_CLOEXEC).Arg(0);
 
     /// <summary>The whole of a small file such as those of procfs and sysfs; null when it does not exist.</summary>
     public async Task<string?> ReadFileAsync(string path)
@@ -226,14 +229,15 @@ public sealed class KernelSession : IAsyncDisposable
     /// <param name="fd">What to map, shared; null: anonymous and private.</param>
     public async Task<Mapping> MapAsync(KernelFd? fd, ulong length, ulong offset, string name, bool writable = true)
     {
-        const int ProtRead = 1, ProtWrite = 2, MapShared = 1, MapPrivate = 2, MapAnonymous = 0x20;
-        CallResult call = await Agent.CallAsync(new SystemCall(Numbers.Mmap, $"mmap({name}, {length})")
-            .Arg(0).Arg(length).Arg(ProtRead | (writable ? ProtWrite : 0)).Arg(fd is null ? MapPrivate | MapAnonymous : MapShared)
-            .Arg(fd?.Number ?? -1).Arg(offset));
+        CallResult call = await Agent.CallAsync(fd is null ? MapAnonymousCall(length, name, writable) : new SystemCall(Numbers.Mmap, $"mmap({name}, {length})")
+            .Arg(0).Arg(length).Arg(ProtRead | (writable ? ProtWrite : 0)).Arg(MapShared).Arg(fd.Number).Arg(offset));
         return call.Errno == 0
             ? new Mapping(this, (ulong)call.Result, length, name)
             : throw new KvmException($"mmap({name}, {length})", (Errno)call.Errno);
     }
+
+    internal SystemCall MapAnonymousCall(ulong length, string name, bool writable = true) => new SystemCall(Numbers.Mmap, $"mmap({name}, {length})")
+        .Arg(0).Arg(length).Arg(ProtRead | (writable ? ProtWrite : 0)).Arg(MapPrivate | MapAnonymous).Arg(-1).Arg(0);
 
     /// <summary>An ioctl whose argument is a value.</summary>
     public async Task<IoctlAnswer> IoctlAsync(KernelFd fd, Ioctl request, ulong argument = 0, bool offload = false)
@@ -309,7 +313,7 @@ public sealed class KernelSession : IAsyncDisposable
         using CancellationTokenSource patience = EventDeadline();
         while (!patience.IsCancellationRequested)
         {
-            string? stat = await ReadFileAsync($"/proc/self/task/{threadId}/stat");
+            string? stat = await ReadThreadStatAsync(threadId);
             char state = stat is null ? 'X' : stat[stat.LastIndexOf(')') + 2];
             if (awaited(state))
             {
@@ -318,6 +322,28 @@ public sealed class KernelSession : IAsyncDisposable
         }
 
         return null;
+    }
+
+    /// <summary>Opened, read and closed in one way to the kernel and back, for it is read again and again; null when the thread is gone.</summary>
+    private async Task<string?> ReadThreadStatAsync(long threadId)
+    {
+        string path = $"/proc/self/task/{threadId}/stat";
+        KeptResult file = Agent.Keep();
+        Task<CallResult> opened = Agent.CallAsync(OpenCall(path, writable: false).KeepAs(file));
+        Task<CallResult> read = Agent.CallAsync(new SystemCall(Numbers.Read, $"read({path})").Arg(file).Out(1024).Arg(1024));
+        Task<CallResult> closed = Agent.CallAsync(new SystemCall(Numbers.Close, $"close({path})").Arg(file));
+        if ((await opened).Errno != 0)
+        {
+            return (Errno)opened.Result.Errno is Errno.ENOENT ? null : throw new KvmException($"open(\"{path}\")", (Errno)opened.Result.Errno);
+        }
+
+        await Task.WhenAll(read, closed);
+        return (Errno)read.Result.Errno switch
+        {
+            Errno.None => Encoding.UTF8.GetString(read.Result.Buffers[0], 0, (int)read.Result.Result),
+            Errno.ESRCH => null,
+            Errno error => throw new KvmException($"read(\"{path}\")", error),
+        };
     }
 
     internal async Task CloseAsync(KernelFd fd)

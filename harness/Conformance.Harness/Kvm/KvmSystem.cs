@@ -9,8 +9,9 @@ namespace Conformance.Kvm;
 /// <summary>/dev/kvm of one session.</summary>
 public sealed class KvmSystem
 {
-    // What a running kernel supports does not change; asking costs a few kilobytes on the wire.
+    // What a running kernel supports does not change; asking costs time, and a few kilobytes on the wire.
     private static readonly ConditionalWeakTable<AgentConnection, byte[]> s_cpuid = [];
+    private static readonly ConditionalWeakTable<AgentConnection, object> s_mmapSize = [];
 
     private KvmSystem(KernelFd fd) => Fd = fd;
 
@@ -36,8 +37,15 @@ public sealed class KvmSystem
     /// <summary>Size of a vCPU's shared run structure with its extra pages, in bytes.</summary>
     public async Task<ulong> VcpuMmapSizeAsync()
     {
+        if (s_mmapSize.TryGetValue(Session.Agent.Connection, out object? known))
+        {
+            return (ulong)known;
+        }
+
         IoctlAnswer answer = await Session.IoctlAsync(Fd, KvmIoctl.KVM_GET_VCPU_MMAP_SIZE);
-        return answer.Ok ? (ulong)answer.Result : throw new KvmException("KVM_GET_VCPU_MMAP_SIZE", answer.Error);
+        ulong size = answer.Ok ? (ulong)answer.Result : throw new KvmException("KVM_GET_VCPU_MMAP_SIZE", answer.Error);
+        s_mmapSize.AddOrUpdate(Session.Agent.Connection, size);
+        return size;
     }
 
     /// <summary>KVM_GET_SUPPORTED_CPUID: { nent, padding } and the entries, as KVM_SET_CPUID2 takes them.</summary>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 using Conformance.Guests;
 using Conformance.Uapi;
+using Conformance.Wire;
 using static Conformance.Uapi.KvmArm64Const;
 
 namespace Conformance.Kvm;
@@ -11,6 +12,12 @@ public enum CoreRegister : uint
     X0 = 0,
     X1 = 2,
     Pc = 64,
+}
+
+internal static class CoreRegisters
+{
+    /// <summary>The register's id for KVM_SET_ONE_REG.</summary>
+    public static ulong Id(this CoreRegister register) => KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | (uint)register;
 }
 
 public sealed partial class Vcpu
@@ -24,16 +31,26 @@ public sealed partial class Vcpu
     private int _logged;
 
     /// <summary>KVM_SET_ONE_REG.</summary>
-    public async Task<Errno> TrySetRegisterAsync(ulong id, ulong value)
+    public async Task<Errno> TrySetRegisterAsync(ulong id, ulong value) => (Errno)(await Session.Agent.CallAsync(SetRegisterCall(
+        new SystemCall(Session.Numbers.Ioctl, $"ioctl({Fd.Name}, KVM_SET_ONE_REG, 0x{id:x} = 0x{value:x})").Arg(Fd.Number).Arg(KvmIoctl.KVM_SET_ONE_REG.Number), id, value))).Errno;
+
+    public async Task SetCoreRegisterAsync(CoreRegister register, ulong value) => Vm.Expect(await TrySetRegisterAsync(register.Id(), value), $"KVM_SET_ONE_REG({register})");
+
+    /// <summary>Completes a KVM_SET_ONE_REG that has its descriptor and request.</summary>
+    internal static SystemCall SetRegisterCall(SystemCall call, ulong id, ulong value)
     {
-        var call = new Wire.SystemCall(Session.Numbers.Ioctl, $"ioctl({Fd.Name}, KVM_SET_ONE_REG, 0x{id:x} = 0x{value:x})").Arg(Fd.Number).Arg(KvmIoctl.KVM_SET_ONE_REG.Number)
-            .In(KernelSession.Bytes(new kvm_one_reg { id = id }));
-        call.Pointer(0, 8, call.Attach(BitConverter.GetBytes(value), 8, returned: false));
-        return (Errno)(await Session.Agent.CallAsync(call)).Errno;
+        call.In(KernelSession.Bytes(new kvm_one_reg { id = id }));
+        return call.Pointer(0, 8, call.Attach(BitConverter.GetBytes(value), 8, returned: false));
     }
 
-    public async Task SetCoreRegisterAsync(CoreRegister register, ulong value) => Vm.Expect(
-        await TrySetRegisterAsync(KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE | (uint)register, value), $"KVM_SET_ONE_REG({register})");
+    /// <summary>KVM_ARM_VCPU_INIT's argument: a target with other features.</summary>
+    internal static byte[] InitialisationOf(ReadOnlySpan<byte> target, uint features)
+    {
+        byte[] argument = target.ToArray();
+        argument.AsSpan(4).Clear();
+        BitConverter.TryWriteBytes(argument.AsSpan(4), features);
+        return argument;
+    }
 
     /// <summary>KVM_ARM_VCPU_INIT with the machine's preferred target and PSCI; the vCPU starts running, not powered off.</summary>
     public async Task InitialiseArm64Async() => Vm.Expect(await TryInitialiseArm64Async(1u << (int)KVM_ARM_VCPU_PSCI_0_2), "KVM_ARM_VCPU_INIT");
@@ -41,10 +58,7 @@ public sealed partial class Vcpu
     /// <param name="features">The first word of kvm_vcpu_init.features.</param>
     public async Task<Errno> TryInitialiseArm64Async(uint features)
     {
-        kvm_vcpu_init init = await Vm.PreferredTargetAsync();
-        byte[] argument = KernelSession.Bytes(init);
-        argument.AsSpan(4).Clear();
-        BitConverter.TryWriteBytes(argument.AsSpan(4), features);
+        byte[] argument = InitialisationOf(KernelSession.Bytes(await Vm.PreferredTargetAsync()), features);
         return (await Session.IoctlAsync(Fd, KvmArm64Ioctl.KVM_ARM_VCPU_INIT, argument, $"features 0x{features:x}")).Outcome;
     }
 

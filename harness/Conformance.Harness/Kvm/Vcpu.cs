@@ -17,6 +17,7 @@ public sealed partial class Vcpu : IAsyncDisposable
     private const uint NotifyMark = 1;
     private const uint HaltingMark = 2;
     private const uint InternalErrorDeliveryEvent = 3;
+    private const int RecordsReadAhead = 32;
 
     // kvm_run: exit_reason at 8, internal.suberror at 32.
     private static readonly VcpuMark s_vectoringError = new(
@@ -61,27 +62,25 @@ public sealed partial class Vcpu : IAsyncDisposable
 
     private KernelSession Session => Vm.Session;
 
-    internal static async Task<Vcpu> CreateAsync(Vm vm, int index, uint id)
+    /// <summary>Asks for a vCPU.</summary>
+    /// <returns>Asks for the rest of it once the burst is over.</returns>
+    internal static Func<Vm, CallBurst, Vcpu> AskFor(CallBurst burst, GuestMachine machine, FdArgument vm, VmOptions options, int index, uint id)
     {
-        (Errno error, KernelFd? fd) = await vm.TryCreateVcpuFdAsync(id);
-        var vcpu = new Vcpu(vm, index, id, fd ?? throw new KvmException($"KVM_CREATE_VCPU({id})", error));
-        if (!vm.Options.Bare)
+        string name = $"{options.Name} vCPU {id}";
+        (FdArgument fd, Task<CallResult> created) = burst.AskForFd($"KVM_CREATE_VCPU({id})", name, burst.Call(vm, KvmIoctl.KVM_CREATE_VCPU, $"{id}").Arg(id));
+        Action<CallBurst>? start = options.Bare ? null : machine.AskForStart(burst, vm, fd, options, index, id);
+        return (made, next) =>
         {
-            await vm.Machine.InitialiseAsync(vcpu);
-        }
-
-        return vcpu;
+            start?.Invoke(next);
+            return new Vcpu(made, index, id, new KernelFd(made.Session, (int)created.Result.Result, name));
+        };
     }
 
     /// <summary>Hands the guest a script and lets it run; the first call starts the vCPU's thread.</summary>
     public async Task StartAsync(GuestScript script)
     {
         _script = script;
-        foreach (GuestWrite write in script.Writes(Area))
-        {
-            await Vm.WriteMemoryAsync(write.Address, write.Bytes);
-        }
-
+        Task written = WriteAsync(script.Writes(Area));
         if (_thread is null)
         {
             await StartThreadAsync();
@@ -90,7 +89,7 @@ public sealed partial class Vcpu : IAsyncDisposable
             await ExpectReadyAsync(booted, "booting");
         }
 
-        await ResumeAsync();
+        await Task.WhenAll(written, ResumeAsync());
     }
 
     /// <summary>Runs a script to its end.</summary>
@@ -174,7 +173,16 @@ public sealed partial class Vcpu : IAsyncDisposable
     /// <summary>Everything in the interrupt log, oldest first.</summary>
     public async Task<InterruptLog> ReadLogAsync()
     {
-        ulong written = (await ReadControlAsync()).Records;
+        // Read behind the count, so that what the count speaks of is there; most logs are short and come with it.
+        Task<GuestControl> control = ReadControlAsync();
+        Task<byte[]> first = Vm.ReadMemoryAsync(Area + GuestProtocol.AreaLog, RecordsReadAhead * GuestProtocol.RecordSize);
+        await Task.WhenAll(control, first);
+        ulong written = control.Result.Records;
+        if (written <= RecordsReadAhead)
+        {
+            return InterruptLog.Parse(first.Result.AsSpan(0, (int)written * GuestProtocol.RecordSize), written);
+        }
+
         var bytes = new List<byte>();
         foreach ((ulong address, int length) in InterruptLog.Pieces(Area, written))
         {
@@ -200,13 +208,7 @@ public sealed partial class Vcpu : IAsyncDisposable
     }
 
     /// <summary>Sets what the guest does on each vector; before it runs, or while it is stopped.</summary>
-    public async Task SetHandlersAsync(HandlerTable handlers)
-    {
-        foreach (GuestWrite write in handlers.Encode(Area))
-        {
-            await Vm.WriteMemoryAsync(write.Address, write.Bytes);
-        }
-    }
+    public Task SetHandlersAsync(HandlerTable handlers) => WriteAsync(handlers.Encode(Area));
 
     public async Task<Errno> TrySetMpStateAsync(uint state) =>
         (await Session.IoctlAsync(Fd, KvmIoctl.KVM_SET_MP_STATE, new kvm_mp_state { mp_state = state }, $"{state}")).Outcome;
@@ -231,21 +233,19 @@ public sealed partial class Vcpu : IAsyncDisposable
 
     public async ValueTask DisposeAsync()
     {
-        if (Session.HasEnded)
+        if (!Session.HasEnded)
         {
-            return;
+            await StopAsync();
+            await Task.WhenAll(AskForRelease());
         }
-
-        await StopAsync();
-        if (_run is not null)
-        {
-            await _run.UnmapAsync();
-        }
-
-        await Fd.DisposeAsync();
     }
 
+    /// <summary>Asks for the release of what a vCPU whose thread has been stopped still has.</summary>
+    internal IEnumerable<Task> AskForRelease() => [_run?.UnmapAsync() ?? Task.CompletedTask, Fd.DisposeAsync().AsTask()];
+
     public override string ToString() => Name;
+
+    private Task WriteAsync(IEnumerable<GuestWrite> writes) => Task.WhenAll(writes.Select(w => Vm.WriteMemoryAsync(w.Address, w.Bytes)));
 
     private AgentVcpu Thread => _thread ?? throw new InvalidOperationException($"{Name} has not been started.");
 

@@ -8,7 +8,7 @@ namespace Conformance.Kvm;
 /// <summary>The GICv3 of an arm64 VM, and what user space may read and write of it while no vCPU is in KVM_RUN.</summary>
 public sealed class Vgic : KvmDevice
 {
-    private Vgic(Vm vm, KernelFd fd)
+    internal Vgic(Vm vm, KernelFd fd)
         : base(fd) => Vm = vm;
 
     public Vm Vm { get; }
@@ -71,15 +71,15 @@ public sealed class Vgic : KvmDevice
         Vm.Expect(await TryWriteRedistributorAsync(vcpuId, offset, value), $"GICR of vCPU {vcpuId} 0x{offset:x} = 0x{value:x}");
 
     /// <summary>A 64-bit redistributor register, as its two halves.</summary>
-    public async Task<ulong> ReadRedistributor64Async(uint vcpuId, uint offset) =>
-        await ReadRedistributorAsync(vcpuId, offset) | ((ulong)await ReadRedistributorAsync(vcpuId, offset + 4) << 32);
+    public async Task<ulong> ReadRedistributor64Async(uint vcpuId, uint offset)
+    {
+        uint[] halves = await Task.WhenAll(ReadRedistributorAsync(vcpuId, offset), ReadRedistributorAsync(vcpuId, offset + 4));
+        return halves[0] | ((ulong)halves[1] << 32);
+    }
 
     /// <inheritdoc cref="ReadRedistributor64Async"/>
-    public async Task WriteRedistributor64Async(uint vcpuId, uint offset, ulong value)
-    {
-        await WriteRedistributorAsync(vcpuId, offset, (uint)value);
-        await WriteRedistributorAsync(vcpuId, offset + 4, (uint)(value >> 32));
-    }
+    public Task WriteRedistributor64Async(uint vcpuId, uint offset, ulong value) =>
+        Task.WhenAll(WriteRedistributorAsync(vcpuId, offset, (uint)value), WriteRedistributorAsync(vcpuId, offset + 4, (uint)(value >> 32)));
 
     public Task<(Errno Error, ulong Value)> TryReadCpuRegisterAsync(uint vcpuId, IccRegister register) =>
         TryGetUInt64Async(KVM_DEV_ARM_VGIC_GRP_CPU_SYSREGS, OfVcpu(vcpuId) | (uint)register, $"ICC_{register} of vCPU {vcpuId}");
@@ -112,26 +112,19 @@ public sealed class Vgic : KvmDevice
     /// <param name="edge">Edge triggered, or level sensitive.</param>
     public async Task EnableAsync(Spi spi, bool edge = true, byte priority = 0xa0, uint vcpuId = 0)
     {
-        await ConfigureAsync(spi, edge);
-        await SetPriorityAsync(spi, priority);
-        await RouteAsync(spi, vcpuId);
-        await WriteDistributorAsync(Gicd.Bit(Gicd.Isenabler, spi), Gicd.Mask(spi));
+        uint[] old = await Task.WhenAll(ReadDistributorAsync(ConfigurationOf(spi)), ReadDistributorAsync(PriorityOf(spi)));
+        await Task.WhenAll(
+            WriteDistributorAsync(ConfigurationOf(spi), Configured(spi, old[0], edge)),
+            WriteDistributorAsync(PriorityOf(spi), Prioritised(spi, old[1], priority)),
+            RouteAsync(spi, vcpuId),
+            WriteDistributorAsync(Gicd.Bit(Gicd.Isenabler, spi), Gicd.Mask(spi)));
     }
 
-    public async Task ConfigureAsync(Spi spi, bool edge)
-    {
-        uint register = Gicd.Icfgr + (spi.Value / 16 * 4);
-        uint bit = 2u << (int)(spi.Value % 16 * 2);
-        uint old = await ReadDistributorAsync(register);
-        await WriteDistributorAsync(register, edge ? old | bit : old & ~bit);
-    }
+    public async Task ConfigureAsync(Spi spi, bool edge) =>
+        await WriteDistributorAsync(ConfigurationOf(spi), Configured(spi, await ReadDistributorAsync(ConfigurationOf(spi)), edge));
 
-    public async Task SetPriorityAsync(Spi spi, byte priority)
-    {
-        uint register = Gicd.Ipriorityr + (spi.Value & ~3u);
-        int shift = (int)(spi.Value % 4 * 8);
-        await WriteDistributorAsync(register, (await ReadDistributorAsync(register) & ~(0xffu << shift)) | ((uint)priority << shift));
-    }
+    public async Task SetPriorityAsync(Spi spi, byte priority) =>
+        await WriteDistributorAsync(PriorityOf(spi), Prioritised(spi, await ReadDistributorAsync(PriorityOf(spi)), priority));
 
     public Task RouteAsync(Spi spi, uint vcpuId) => WriteDistributorAsync(Gicd.Irouter + (spi.Value * 8), Affinity(vcpuId));
 
@@ -158,35 +151,48 @@ public sealed class Vgic : KvmDevice
 
     /// <summary>Gives every redistributor its LPI tables, for INTIDs of so many bits.</summary>
     /// <param name="enable">Also enables LPIs on them.</param>
-    public async Task SetLpiTablesAsync(int idBits = 16, bool enable = true)
+    public Task SetLpiTablesAsync(int idBits = 16, bool enable = true)
     {
         // GICR_PROPBASER is one register for the whole GIC: the last word counts.
+        List<Task> asked = [];
         for (int index = 0; index < Vm.Vcpus.Count; index++)
         {
             uint id = Vm.Vcpus[index].Id;
-            await WriteRedistributor64Async(id, Gicr.Propbaser, PropertyTable | (uint)(idBits - 1));
-            await WriteRedistributor64Async(id, Gicr.Pendbaser, PendingTable(index));
+            asked.Add(WriteRedistributor64Async(id, Gicr.Propbaser, PropertyTable | (uint)(idBits - 1)));
+            asked.Add(WriteRedistributor64Async(id, Gicr.Pendbaser, PendingTable(index)));
         }
 
         if (enable)
         {
-            await EnableLpisAsync();
+            asked.Add(EnableLpisAsync());
         }
+
+        return Task.WhenAll(asked);
     }
 
-    public async Task EnableLpisAsync()
-    {
-        foreach (Vcpu vcpu in Vm.Vcpus)
-        {
-            await WriteRedistributorAsync(vcpu.Id, Gicr.Ctlr, Gicr.CtlrEnableLpis);
-        }
-    }
+    public Task EnableLpisAsync() => Task.WhenAll(Vm.Vcpus.Select(v => WriteRedistributorAsync(v.Id, Gicr.Ctlr, Gicr.CtlrEnableLpis)));
 
     /// <summary>Writes an LPI's configuration byte; the GIC looks at it when the LPI is mapped and on INV and INVALL.</summary>
     public Task ConfigureAsync(Lpi lpi, bool enabled = true, byte priority = 0xa0) =>
         Vm.WriteMemoryAsync(PropertyTable + lpi.Value - Lpi.First, new[] { ConfigurationByte(enabled, priority) });
 
     public static byte ConfigurationByte(bool enabled, byte priority = 0xa0) => (byte)((priority & 0xfc) | (enabled ? 1 : 0));
+
+    private static uint ConfigurationOf(Spi spi) => Gicd.Icfgr + (spi.Value / 16 * 4);
+
+    private static uint Configured(Spi spi, uint old, bool edge)
+    {
+        uint bit = 2u << (int)(spi.Value % 16 * 2);
+        return edge ? old | bit : old & ~bit;
+    }
+
+    private static uint PriorityOf(Spi spi) => Gicd.Ipriorityr + (spi.Value & ~3u);
+
+    private static uint Prioritised(Spi spi, uint old, byte priority)
+    {
+        int shift = (int)(spi.Value % 4 * 8);
+        return (old & ~(0xffu << shift)) | ((uint)priority << shift);
+    }
 
     private static ulong OfVcpu(uint vcpuId) => (ulong)Affinity(vcpuId) << (int)KVM_DEV_ARM_VGIC_V3_MPIDR_SHIFT;
 

@@ -21,6 +21,9 @@ public sealed partial class Vm
 
     private IEnumerable<KvmDevice> InterruptControllers() => _gic is null ? _itss : [.. _itss, _gic];
 
+    /// <summary>Takes the GICv3 that was created together with the VM.</summary>
+    internal void AdoptGic(int fd) => _gic = new Vgic(this, new KernelFd(Session, fd, "vgic"));
+
     /// <summary>Creates the GICv3: no address yet, not initialised.</summary>
     public async Task<Vgic> CreateGicAsync()
     {
@@ -39,39 +42,39 @@ public sealed partial class Vm
     /// <summary>Gives the GIC its addresses and initialises it, with the ITSs the options ask for.</summary>
     public async Task PlaceGicAsync()
     {
+        // What does not need another's answer is asked for at once; it is done in this order.
+        List<Task> asked = [];
         if (Options.Gic.IrqCount is uint count)
         {
-            Expect(await Gic.TrySetIrqCountAsync(count), $"NR_IRQS({count})");
+            asked.Add(ExpectAsync(Gic.TrySetIrqCountAsync(count), $"NR_IRQS({count})"));
         }
 
-        Expect(await Gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor), "KVM_VGIC_V3_ADDR_TYPE_DIST");
-        Expect(await Gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors), "KVM_VGIC_V3_ADDR_TYPE_REDIST");
+        asked.Add(ExpectAsync(Gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_DIST, Arm64Layout.Distributor), "KVM_VGIC_V3_ADDR_TYPE_DIST"));
+        asked.Add(ExpectAsync(Gic.TrySetAddressAsync(KVM_VGIC_V3_ADDR_TYPE_REDIST, Arm64Layout.Redistributors), "KVM_VGIC_V3_ADDR_TYPE_REDIST"));
         for (int n = 0; n < Options.Gic.ItsCount; n++)
         {
             await CreateItsAsync();
         }
 
-        Expect(await Gic.TryInitialiseAsync(), "KVM_DEV_ARM_VGIC_CTRL_INIT");
+        asked.Add(ExpectAsync(Gic.TryInitialiseAsync(), "KVM_DEV_ARM_VGIC_CTRL_INIT"));
         foreach (Its its in _itss)
         {
-            Expect(await its.TrySetAddressAsync(its.Address), "KVM_VGIC_ITS_ADDR_TYPE");
-            Expect(await its.TryInitialiseAsync(), "KVM_DEV_ARM_VGIC_CTRL_INIT of the ITS");
+            asked.Add(ExpectAsync(its.TrySetAddressAsync(its.Address), "KVM_VGIC_ITS_ADDR_TYPE"));
+            asked.Add(ExpectAsync(its.TryInitialiseAsync(), "KVM_DEV_ARM_VGIC_CTRL_INIT of the ITS"));
         }
 
-        if (!Options.Gic.Configure)
+        if (Options.Gic.Configure)
         {
-            return;
+            asked.Add(Gic.EnableDistributorAsync());
         }
 
-        await Gic.EnableDistributorAsync();
-        if (_itss.Count > 0)
+        if (Options.Gic.Configure && _itss.Count > 0)
         {
-            await Gic.SetLpiTablesAsync();
-            foreach (Its its in _itss)
-            {
-                await its.ConfigureAsync();
-            }
+            asked.Add(Gic.SetLpiTablesAsync());
+            asked.AddRange(_itss.Select(i => i.ConfigureAsync()));
         }
+
+        await Task.WhenAll(asked);
     }
 
     /// <summary>Waits until a 32-bit word of guest memory is at least so much; nothing stops or exits for it.</summary>

@@ -40,11 +40,12 @@ public sealed partial class Vcpu
     /// <inheritdoc cref="Vm.RunUntilHaltedAsync"/>
     public async Task RunUntilHaltedAsync(bool x2apic = false)
     {
-        await SetHandlersAsync(NotifyingHandlers());
-        await StartAsync(new GuestScript()
-            .Add(GuestCommand.EnableApic(x2apic))
-            .Add(GuestCommand.InterruptsOn)
-            .Add(GuestCommand.HaltUntilLogged(ulong.MaxValue)));
+        await Task.WhenAll(
+            SetHandlersAsync(NotifyingHandlers()),
+            StartAsync(new GuestScript()
+                .Add(GuestCommand.EnableApic(x2apic))
+                .Add(GuestCommand.InterruptsOn)
+                .Add(GuestCommand.HaltUntilLogged(ulong.MaxValue))));
         await WaitUntilHaltingAsync();
     }
 

@@ -11,15 +11,13 @@ public sealed partial class Vm : IAsyncDisposable
 {
     private readonly List<Vcpu> _vcpus = [];
 
-    private Vm(KvmSystem system, KernelFd fd, VmOptions options)
+    private Vm(KvmSystem system, KernelFd fd, VmOptions options, GuestMachine machine)
     {
         System = system;
         Fd = fd;
         Options = options;
         Xen = new XenHvm(this);
-        Machine = fd.Session.Architecture == KernelArchitecture.X86_64
-            ? new X86Machine(options.Guest32Bit ? GuestLayout.X86_32 : GuestLayout.X86_64)
-            : new Arm64Machine();
+        Machine = machine;
     }
 
     internal GuestMachine Machine { get; }
@@ -46,21 +44,34 @@ public sealed partial class Vm : IAsyncDisposable
     /// <exception cref="KvmException">The kernel refused a step.</exception>
     public static async Task<Vm> CreateAsync(KvmSystem system, VmOptions options)
     {
-        (Errno error, KernelFd? fd) = await system.TryCreateVmAsync(options.Name);
-        var vm = new Vm(system, fd ?? throw new KvmException("KVM_CREATE_VM", error), options);
-        await vm.Machine.CreateIrqchipAsync(vm);
-        if (options.Bare)
+        KernelSession session = system.Session;
+        GuestMachine machine = MachineOf(session.Architecture, options);
+        if (!options.Bare)
         {
-            return vm;
+            await machine.PrepareAsync(system);
         }
 
-        await vm.CreateMemoryAsync();
-        for (int index = 0; index < options.Vcpus; index++)
+        var burst = new CallBurst(session);
+        (FdArgument fd, Task<CallResult> created) = burst.AskForFd("KVM_CREATE_VM", options.Name, burst.Call(system.Fd, KvmIoctl.KVM_CREATE_VM, "0").Arg(0));
+        Action<Vm> irqchip = machine.AskForIrqchip(burst, fd, options);
+        Task<CallResult>? memory = options.Bare ? null : AskForMemory(burst, machine, session, fd, options);
+        List<Func<Vm, CallBurst, Vcpu>> vcpus = [];
+        for (int index = 0; index < options.Vcpus && !options.Bare; index++)
         {
-            await vm.CreateVcpuAsync(options.VcpuIds?[index] ?? (uint)index);
+            vcpus.Add(Vcpu.AskFor(burst, machine, fd, options, index, options.VcpuIds?[index] ?? (uint)index));
         }
 
-        await vm.Machine.FinishAsync(vm);
+        await burst.FinishAsync();
+        var vm = new Vm(system, new KernelFd(session, (int)created.Result.Result, options.Name), options, machine);
+        irqchip(vm);
+        if (memory is not null)
+        {
+            vm.Memory = new Mapping(session, (ulong)memory.Result.Result, options.MemoryBytes, MemoryName(options));
+            vm._vcpus.AddRange(vcpus.Select(v => v(vm, burst)));
+            await burst.FinishAsync();
+            await machine.FinishAsync(vm);
+        }
+
         return vm;
     }
 
@@ -77,7 +88,16 @@ public sealed partial class Vm : IAsyncDisposable
     /// <summary>Adds one vCPU; it gets the next guest area.</summary>
     public async Task<Vcpu> CreateVcpuAsync(uint id)
     {
-        Vcpu vcpu = await Vcpu.CreateAsync(this, _vcpus.Count, id);
+        if (!Options.Bare)
+        {
+            await Machine.PrepareAsync(System);
+        }
+
+        var burst = new CallBurst(Session);
+        Func<Vm, CallBurst, Vcpu> asked = Vcpu.AskFor(burst, Machine, Fd, Options, _vcpus.Count, id);
+        await burst.FinishAsync();
+        Vcpu vcpu = asked(this, burst);
+        await burst.FinishAsync();
         _vcpus.Add(vcpu);
         return vcpu;
     }
@@ -129,22 +149,16 @@ public sealed partial class Vm : IAsyncDisposable
             return;
         }
 
-        foreach (Vcpu vcpu in _vcpus)
-        {
-            await vcpu.DisposeAsync();
-        }
+        await Task.WhenAll(_vcpus.Select(v => v.StopAsync()));
 
-        // Each keeps its VM in the kernel.
-        foreach (KvmDevice device in InterruptControllers())
-        {
-            await device.DisposeAsync();
-        }
-
-        await Fd.DisposeAsync();
-        if (Memory is not null)
-        {
-            await Memory.UnmapAsync();
-        }
+        // Asked for at once and done in this order. Each interrupt controller keeps its VM in the kernel.
+        await Task.WhenAll((IEnumerable<Task>)
+        [
+            .. _vcpus.SelectMany(v => v.AskForRelease()),
+            .. InterruptControllers().Select(c => c.DisposeAsync().AsTask()),
+            Fd.DisposeAsync().AsTask(),
+            Memory?.UnmapAsync() ?? Task.CompletedTask,
+        ]);
     }
 
     internal static void Expect(Errno error, string call)
@@ -155,17 +169,32 @@ public sealed partial class Vm : IAsyncDisposable
         }
     }
 
-    private async Task CreateMemoryAsync()
+    internal static async Task ExpectAsync(Task<Errno> asked, string call) => Expect(await asked, call);
+
+    private static GuestMachine MachineOf(KernelArchitecture architecture, VmOptions options) => architecture == KernelArchitecture.X86_64
+        ? new X86Machine(options.Guest32Bit ? GuestLayout.X86_32 : GuestLayout.X86_64)
+        : new Arm64Machine();
+
+    private static string MemoryName(VmOptions options) => $"{options.Name} memory";
+
+    /// <returns>The answer that says where the memory is.</returns>
+    private static Task<CallResult> AskForMemory(CallBurst burst, GuestMachine machine, KernelSession session, FdArgument vm, VmOptions options)
     {
-        Memory = await Session.MapAnonymousAsync(Options.MemoryBytes, $"{Options.Name} memory");
-        await SetMemoryRegionAsync(0, MemoryBase, Options.MemoryBytes, Memory.Address);
-        await using KernelFd file = await Session.OpenAsync(Session.GuestImagePath(Machine.ImageName), writable: false);
-        ulong offset = Machine.ImageAddress - MemoryBase;
-        CallResult read = await Session.Agent.CallAsync(new SystemCall(Session.Numbers.Pread64, $"pread({file.Name}) into {Memory.Name}")
-            .Arg(file.Number).Arg(Memory.Address + offset).Arg(Options.MemoryBytes - offset).Arg(0));
-        if (read.Result <= 0)
-        {
-            throw new InvalidOperationException($"The guest image {file.Name} could not be read: {(Errno)read.Errno}.");
-        }
+        string name = MemoryName(options);
+        KeptResult memory = session.Agent.Keep();
+        Task<CallResult> mapped = burst.Ask($"mmap({name}, {options.MemoryBytes})", session.MapAnonymousCall(options.MemoryBytes, name).KeepAs(memory));
+        var region = new kvm_userspace_memory_region { guest_phys_addr = machine.MemoryBase, memory_size = options.MemoryBytes };
+        const int UserspaceAddress = 24;
+        burst.Ask(
+            $"KVM_SET_USER_MEMORY_REGION(slot 0, gpa 0x{machine.MemoryBase:x})",
+            burst.Call(vm, KvmIoctl.KVM_SET_USER_MEMORY_REGION, $"slot 0 gpa 0x{machine.MemoryBase:x} size 0x{options.MemoryBytes:x}")
+                .In(KernelSession.Bytes(region)).Pointer(0, UserspaceAddress, memory),
+            onlyZero: true);
+        string path = session.GuestImagePath(machine.ImageName);
+        ulong offset = machine.ImageAddress - machine.MemoryBase;
+        (FdArgument image, _) = burst.AskForFd($"open(\"{path}\")", path, session.OpenCall(path, writable: false));
+        burst.Ask($"pread({path})", image.AddTo(new SystemCall(session.Numbers.Pread64, $"pread({path}) into {name}")).Arg(memory, offset).Arg(options.MemoryBytes - offset).Arg(0));
+        burst.Ask($"close({path})", image.AddTo(new SystemCall(session.Numbers.Close, $"close({path})")));
+        return mapped;
     }
 }

@@ -12,6 +12,8 @@ internal sealed class X86Machine(GuestLayout layout) : GuestMachine
     // KVM_PIO_PAGE_OFFSET is 1: port data is in the page behind the run structure.
     private const ulong PioPage = 4096;
 
+    private byte[] _cpuid = [];
+
     public override string ImageName => layout.ImageName;
 
     public override ulong MemoryBase => 0;
@@ -36,60 +38,70 @@ internal sealed class X86Machine(GuestLayout layout) : GuestMachine
             ? (uint)exit.IoData
             : null;
 
-    public override async Task CreateIrqchipAsync(Vm vm)
+    public override async Task PrepareAsync(KvmSystem system) => _cpuid = await system.SupportedCpuidAsync();
+
+    public override Action<Vm> AskForIrqchip(CallBurst burst, FdArgument vm, VmOptions options)
     {
-        switch (vm.Options.Irqchip)
+        switch (options.Irqchip)
         {
             case Irqchip.Full:
-                Vm.Expect((await vm.Session.IoctlAsync(vm.Fd, KvmIoctl.KVM_CREATE_IRQCHIP)).Outcome, "KVM_CREATE_IRQCHIP");
+                burst.Ioctl("KVM_CREATE_IRQCHIP", vm, KvmIoctl.KVM_CREATE_IRQCHIP);
                 break;
             case Irqchip.Split:
-                Vm.Expect(await vm.TryEnableCapAsync(KvmCap.SplitIrqchip, vm.Options.SplitIrqchipRoutes), "KVM_CAP_SPLIT_IRQCHIP");
+                AskForCap(burst, vm, KvmCap.SplitIrqchip, options.SplitIrqchipRoutes);
                 break;
         }
 
-        if (vm.Options.X2Apic32BitIds)
+        if (options.X2Apic32BitIds)
         {
             // KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK
-            Vm.Expect(await vm.TryEnableCapAsync(KvmCap.X2ApicApi, 3), "KVM_CAP_X2APIC_API");
+            AskForCap(burst, vm, KvmCap.X2ApicApi, 3);
         }
+
+        return _ => { };
     }
 
-    public override async Task InitialiseAsync(Vcpu vcpu)
+    public override Action<CallBurst> AskForStart(CallBurst burst, FdArgument vm, FdArgument vcpu, VmOptions options, int index, uint id)
     {
-        await SetCpuidAsync(vcpu);
-        kvm_sregs special = await vcpu.GetSpecialRegistersAsync();
-        kvm_regs registers = default;
-        layout.Start(vcpu.Index, ref special, ref registers);
-        await vcpu.SetSpecialRegistersAsync(special);
-        await vcpu.SetRegistersAsync(registers);
-        // KVM_CREATE_VCPU leaves all but the boot vCPU waiting for an INIT that nobody sends here.
-        if (vcpu.Vm.Options.Irqchip != Irqchip.None)
+        byte[] cpuid = Cpuid(_cpuid, id);
+        burst.Ioctl("KVM_SET_CPUID2", vcpu, KvmX86Ioctl.KVM_SET_CPUID2, cpuid, $"{(cpuid.Length - 8) / Marshal.SizeOf<kvm_cpuid_entry2>()} entries");
+        Task<CallResult> asked = burst.Ioctl("KVM_GET_SREGS", vcpu, KvmX86Ioctl.KVM_GET_SREGS, KernelSession.Bytes(default(kvm_sregs)), "");
+        return next =>
         {
-            Vm.Expect(await vcpu.TrySetMpStateAsync(KvmConst.KVM_MP_STATE_RUNNABLE), "KVM_SET_MP_STATE(runnable)");
-        }
+            kvm_sregs special = KernelSession.Read<kvm_sregs>(asked.Result.Buffers[0]);
+            kvm_regs registers = default;
+            layout.Start(index, ref special, ref registers);
+            next.Ioctl("KVM_SET_SREGS", vcpu, KvmX86Ioctl.KVM_SET_SREGS, KernelSession.Bytes(special), $"cr0 0x{special.cr0:x}");
+            next.Ioctl("KVM_SET_REGS", vcpu, KvmX86Ioctl.KVM_SET_REGS, KernelSession.Bytes(registers), $"rip 0x{registers.rip:x}");
+            // KVM_CREATE_VCPU leaves all but the boot vCPU waiting for an INIT that nobody sends here.
+            if (options.Irqchip != Irqchip.None)
+            {
+                next.Ioctl("KVM_SET_MP_STATE(runnable)", vcpu, KvmIoctl.KVM_SET_MP_STATE,
+                    KernelSession.Bytes(new kvm_mp_state { mp_state = KvmConst.KVM_MP_STATE_RUNNABLE }), $"{KvmConst.KVM_MP_STATE_RUNNABLE}");
+            }
+        };
     }
+    private static void AskForCap(CallBurst burst, FdArgument vm, KvmCap cap, ulong argument) => burst.Ioctl(
+        cap.CName(), vm, KvmIoctl.KVM_ENABLE_CAP, KernelSession.Bytes(new kvm_enable_cap { cap = (uint)cap, args = argument }), $"{cap.CName()}, 0x{argument:x}");
 
-    private static async Task SetCpuidAsync(Vcpu vcpu)
+    private static byte[] Cpuid(byte[] supported, uint id)
     {
-        byte[] supported = [.. await vcpu.Vm.System.SupportedCpuidAsync()];
-        Span<kvm_cpuid_entry2> entries = MemoryMarshal.Cast<byte, kvm_cpuid_entry2>(supported.AsSpan(8));
-        foreach (ref kvm_cpuid_entry2 entry in entries)
+        byte[] table = [.. supported];
+        foreach (ref kvm_cpuid_entry2 entry in MemoryMarshal.Cast<byte, kvm_cpuid_entry2>(table.AsSpan(8)))
         {
             switch (entry.function)
             {
                 case 1:
-                    entry.ebx = (entry.ebx & 0x00ffffff) | (vcpu.Id << 24);
+                    entry.ebx = (entry.ebx & 0x00ffffff) | (id << 24);
                     // x2APIC and TSC deadline: KVM emulates them wherever the local APIC is its own.
                     entry.ecx |= (1u << 21) | (1u << 24);
                     break;
                 case 0xb:
-                    entry.edx = vcpu.Id;
+                    entry.edx = id;
                     break;
             }
         }
 
-        int count = entries.Length;
-        Vm.Expect((await vcpu.Vm.Session.IoctlAsync(vcpu.Fd, KvmX86Ioctl.KVM_SET_CPUID2, supported, $"{count} entries")).Outcome, "KVM_SET_CPUID2");
+        return table;
     }
 }
