@@ -154,7 +154,7 @@ internal static class CommandLine
         };
         Option<bool> offline = new("--offline") { Description = "Use only kernels that are in the cache." };
         Option<bool> controls = new("--negative-controls") { Description = "Run the tests that must fail, and nothing else: they pass by failing." };
-        Option<int?> jobs = new("--jobs", "-j") { Description = "How many kernels may run at once. Default: half the processors.", HelpName = "N" };
+        Option<int?> jobs = new("--jobs", "-j") { Description = "How many emulated machines may run at once; a suite may be run in parts on several. Default: the number of processors, at most 8.", HelpName = "N" };
         Option<int> timeout = new("--test-timeout")
         {
             Description = "Seconds after which a test without a verdict is a hang.",

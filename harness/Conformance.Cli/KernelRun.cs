@@ -17,6 +17,7 @@ internal sealed class KernelRun
 
     private readonly Lock _lock = new();
     private readonly List<JournalLine> _lines = [];
+    private readonly HashSet<string> _abandoned = new(StringComparer.Ordinal);
     private readonly Installation _installation;
     private readonly RunRequest _request;
     private readonly RunView _view;
@@ -44,6 +45,9 @@ internal sealed class KernelRun
 
     /// <summary>Called at every verdict that is red.</summary>
     public Action? Red { get; init; }
+
+    /// <summary>Whether the kernel runs something else than this: then two suites at once would see each other's VMs and memory.</summary>
+    public bool IsShared => !Kernel.IsBooted;
 
     /// <summary>Whether something could not be written to disk.</summary>
     public bool ResultsLost { get; private set; }
@@ -92,9 +96,8 @@ internal sealed class KernelRun
     /// <param name="cancellation">Ends it; what is known by then is kept.</param>
     public async Task RunAsync(SelectedSuite selected, CancellationToken cancellation)
     {
-        SuiteAssembly suite = selected.Suite;
-        string part = $"{Kernel.Id} {suite.Name}";
-        Write(suite.Name, Opening(suite));
+        string part = $"{Kernel.Id} {selected.Name}";
+        Write(selected, Opening(selected));
         Progress progress = new();
         try
         {
@@ -104,11 +107,11 @@ internal sealed class KernelRun
                 IReadOnlyList<string>? only = null;
                 do
                 {
-                    _view.Now(part, $"{suite.Name}: booting {Kernel.Id}");
+                    _view.Now(part, $"{selected.Name}: booting {Kernel.Id}");
                     SuiteLaunch launch = Launch(selected, only, round);
                     progress.Start();
-                    SuiteEnd end = await SuiteProcess.RunAsync(launch, line => Take(suite, part, line, progress), cancellation).ConfigureAwait(false);
-                    only = AfterEnd(suite, progress, end);
+                    SuiteEnd end = await SuiteProcess.RunAsync(launch, line => Take(selected, part, line, progress), cancellation).ConfigureAwait(false);
+                    only = AfterEnd(selected, progress, end);
                 }
                 while (only is { Count: > 0 });
 
@@ -121,12 +124,12 @@ internal sealed class KernelRun
         }
         catch (MachineFaultException failure)
         {
-            Fault(suite, $"{suite.Name}: {failure.Message}");
+            Fault(selected, $"{selected.Name}: {failure.Message}");
         }
         catch (IOException failure)
         {
             Lost(failure.Message);
-            Fault(suite, $"{suite.Name}: {failure.Message}");
+            Fault(selected, $"{selected.Name}: {failure.Message}");
         }
         finally
         {
@@ -143,23 +146,20 @@ internal sealed class KernelRun
     /// <param name="selected">The suite and its patterns.</param>
     public void Abandon(SelectedSuite selected)
     {
-        string name = selected.Suite.Name;
         lock (_lock)
         {
-            if (_lines.Exists(l => l.Event == JournalEvent.Plan && l.Suite == name))
+            if (!_abandoned.Add(selected.Name))
             {
                 return;
             }
-
-            if (!_lines.Exists(l => l.Event == JournalEvent.Open && l.Suite == name))
-            {
-                Write(name, Opening(selected.Suite));
-            }
         }
 
+        Write(selected, Opening(selected));
+
         // Which rows of a theory are in a part is not known: all of it is missing.
-        string[] ids = [.. Selection.Declared(selected, _request.NegativeControls).Where(t => t.IsTheory || _shard?.Has(t.Id) != false).Select(t => t.Id)];
-        Write(name, JournalLine.Now(JournalEvent.Plan) with { Suite = name, Tests = ids });
+        Shard part = PartOf(selected);
+        string[] ids = [.. Selection.Declared(selected, _request.NegativeControls).Where(t => t.IsTheory || part.Has(t.Id)).Select(t => t.Id)];
+        Write(selected, JournalLine.Now(JournalEvent.Plan) with { Suite = selected.Suite.Name, Tests = ids });
     }
 
     /// <summary>The run so far, from what was reported, and stored where that was possible.</summary>
@@ -183,14 +183,20 @@ internal sealed class KernelRun
         return run;
     }
 
-    private JournalLine Opening(SuiteAssembly suite) =>
-        JournalLine.Now(JournalEvent.Open) with { Suite = suite.Name, SuiteVersion = suite.Version, Kernel = Identity, Shard = _shard?.ToString() };
+    private Shard PartOf(SelectedSuite selected) => (_shard ?? new Shard(1, 1)).Part(selected.Part.Number, selected.Part.Count);
+
+    private JournalLine Opening(SelectedSuite selected) =>
+        JournalLine.Now(JournalEvent.Open) with { Suite = selected.Suite.Name, SuiteVersion = selected.Suite.Version, Kernel = Identity, Shard = _shard?.ToString() };
 
     private SuiteLaunch Launch(SelectedSuite selected, IReadOnlyList<string>? only, int round)
     {
-        string name = selected.Suite.Name;
-        string file = Path.Combine(Folder, $"selection-{name}.json");
-        new TestSelection { Patterns = selected.Patterns, Only = only, NegativeControls = _request.NegativeControls, Shard = _shard, Round = round }.Write(file);
+        string file = Path.Combine(Folder, $"selection-{selected.Name}.json");
+        Shard part = PartOf(selected);
+        new TestSelection
+        {
+            Patterns = selected.Patterns, Only = only, NegativeControls = _request.NegativeControls,
+            Shard = part.Count == 1 ? null : part, Round = round, Journal = selected.Name,
+        }.Write(file);
         return new SuiteLaunch(
             _installation.Tether,
             selected.Suite.Executable,
@@ -203,12 +209,12 @@ internal sealed class KernelRun
                 [SuiteEnvironment.BuildVariable] = _installation.Build,
                 [SuiteEnvironment.SelectionVariable] = file,
             },
-            Path.Combine(Folder, $"suite-{name}.log"),
+            Path.Combine(Folder, $"suite-{selected.Name}.log"),
             TimeSpan.FromSeconds(_request.TestTimeout),
             IdleLimit);
     }
 
-    private void Take(SuiteAssembly suite, string part, JournalLine line, Progress progress)
+    private void Take(SelectedSuite selected, string part, JournalLine line, Progress progress)
     {
         Remember(line);
         switch (line.Event)
@@ -230,10 +236,10 @@ internal sealed class KernelRun
                 progress.Target = line.Target;
                 if (line.Text is { } notes)
                 {
-                    _view.Say($"conformance: {suite.Name} on {Kernel.Id}: {notes}");
+                    _view.Say($"conformance: {selected.Name} on {Kernel.Id}: {notes}");
                 }
 
-                _view.Now(part, progress.Current ?? $"{suite.Name}: {Kernel.Id} is up");
+                _view.Now(part, progress.Current ?? $"{selected.Name}: {Kernel.Id} is up");
                 break;
             case JournalEvent.Verdict when line.Record is { } record:
                 progress.Done.Add(record.Id);
@@ -247,7 +253,7 @@ internal sealed class KernelRun
                 break;
             case JournalEvent.Close:
                 progress.Closed = true;
-                _view.Now(part, $"{suite.Name}: shutting down {Kernel.Id}");
+                _view.Now(part, $"{selected.Name}: shutting down {Kernel.Id}");
                 break;
         }
     }
@@ -263,13 +269,13 @@ internal sealed class KernelRun
     }
 
     /// <returns>The tests that remain to be run by another process; null when there is nothing more to do.</returns>
-    private IReadOnlyList<string>? AfterEnd(SuiteAssembly suite, Progress progress, SuiteEnd end)
+    private IReadOnlyList<string>? AfterEnd(SelectedSuite selected, Progress progress, SuiteEnd end)
     {
         if (progress.Closed)
         {
             if (end.ExitCode != 0 || end.Stalled)
             {
-                Fault(suite, $"{suite.Name}: its process {end} after its last test. {end.LastWords}");
+                Fault(selected, $"{selected.Name}: its process {end} after its last test. {end.LastWords}");
             }
 
             return null;
@@ -277,8 +283,8 @@ internal sealed class KernelRun
 
         if (progress.Current is { } id)
         {
-            TestRecord record = Unfinished(suite, id, end);
-            Write(suite.Name, JournalLine.Now(JournalEvent.Verdict) with { Record = record });
+            TestRecord record = Unfinished(selected.Suite, id, end);
+            Write(selected, JournalLine.Now(JournalEvent.Verdict) with { Record = record });
             progress.Done.Add(id);
             progress.Moved = true;
             Decide(record, progress);
@@ -286,7 +292,7 @@ internal sealed class KernelRun
 
         if (progress.Planned is null || !progress.Moved)
         {
-            Fault(suite, $"{suite.Name}: its process {end} before {(progress.Planned is null ? "it had a plan" : "its next test")}. {end.LastWords}");
+            Fault(selected, $"{selected.Name}: its process {end} before {(progress.Planned is null ? "it had a plan" : "its next test")}. {end.LastWords}");
             return null;
         }
 
@@ -308,18 +314,18 @@ internal sealed class KernelRun
         };
     }
 
-    private void Fault(SuiteAssembly suite, string text)
+    private void Fault(SelectedSuite selected, string text)
     {
-        Write(suite.Name, JournalLine.Now(JournalEvent.Fault) with { Text = text.TrimEnd() });
+        Write(selected, JournalLine.Now(JournalEvent.Fault) with { Text = text.TrimEnd() });
         _view.Say($"conformance: {text.TrimEnd()}");
     }
 
-    private void Write(string suite, JournalLine line)
+    private void Write(SelectedSuite selected, JournalLine line)
     {
         Remember(line);
         try
         {
-            using ResultsJournal journal = ResultsJournal.Open(Folder, suite);
+            using ResultsJournal journal = ResultsJournal.Open(Folder, selected.Name);
             if (!journal.Append(line))
             {
                 Lost(journal.Fault!);

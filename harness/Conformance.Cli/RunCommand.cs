@@ -12,6 +12,9 @@ internal delegate Task<PreparedKernel> Prepare(KernelSpec spec, PrepareOptions o
 /// <summary><c>conformance run</c>.</summary>
 internal sealed class RunCommand(Installation installation, Prepare prepare, CommandOutput output)
 {
+    /// <summary>With fewer suites than this for each machine at work some would stand idle at the end.</summary>
+    private const int PartsPerJob = 3;
+
     /// <summary>Runs the suites on the kernels and prints what came of it.</summary>
     /// <param name="request">What was asked for.</param>
     /// <param name="cancellation">Ends the run; what is known by then is kept and counted.</param>
@@ -141,30 +144,47 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         return new KernelRun(installation, request, kernel, expected, view) { Red = red };
     }
 
+    /// <summary>Suites on emulated kernels run side by side, in parts when there are few of them; what shares its kernel with others runs alone on it.</summary>
     private static async Task RunAllAsync(
         List<KernelRun> runs, IReadOnlyList<SelectedSuite> suites, RunRequest request, CancellationToken cancellation)
     {
-        using SemaphoreSlim places = new(request.Jobs ?? Math.Max(1, Environment.ProcessorCount / 2));
-        IEnumerable<Task> all = runs.SelectMany(run => suites.Select(async suite =>
+        int jobs = request.Jobs ?? RunRequest.DefaultJobs;
+        using SemaphoreSlim places = new(jobs);
+        bool split = runs.Count * suites.Count < PartsPerJob * jobs;
+        IEnumerable<Task> all = runs.SelectMany(run => run.IsShared
+            ? [InTurnAsync(suites.Select<SelectedSuite, Func<Task>>(s => () => RunOneAsync(run, s, places, cancellation)))]
+            : suites.SelectMany(s => split ? s.Split(Math.Clamp(TestsOf(s, request) / request.TestsPerPart, 1, jobs)) : [s]).Select(s => RunOneAsync(run, s, places, cancellation)));
+        await Task.WhenAll(all).ConfigureAwait(false);
+    }
+
+    private static int TestsOf(SelectedSuite suite, RunRequest request) => Selection.Declared(suite, request.NegativeControls).Count();
+
+    private static async Task InTurnAsync(IEnumerable<Func<Task>> all)
+    {
+        foreach (Func<Task> one in all)
         {
+            await one().ConfigureAwait(false);
+        }
+    }
+
+    private static async Task RunOneAsync(KernelRun run, SelectedSuite suite, SemaphoreSlim places, CancellationToken cancellation)
+    {
+        try
+        {
+            await places.WaitAsync(cancellation).ConfigureAwait(false);
             try
             {
-                await places.WaitAsync(cancellation).ConfigureAwait(false);
-                try
-                {
-                    await run.RunAsync(suite, cancellation).ConfigureAwait(false);
-                }
-                finally
-                {
-                    places.Release();
-                }
+                await run.RunAsync(suite, cancellation).ConfigureAwait(false);
             }
-            catch (OperationCanceledException)
+            finally
             {
-                run.Abandon(suite);
+                places.Release();
             }
-        }));
-        await Task.WhenAll(all).ConfigureAwait(false);
+        }
+        catch (OperationCanceledException)
+        {
+            run.Abandon(suite);
+        }
     }
 
     /// <summary>Reports at once, on the caller's thread: a line that arrives after what it announces is of no use.</summary>

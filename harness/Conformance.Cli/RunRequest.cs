@@ -55,7 +55,13 @@ internal sealed record RunRequest
     /// <summary>Only say what would be started.</summary>
     public bool DryRun { get; init; }
 
-    /// <summary>How many kernels may run at once; null for half the processors.</summary>
+    /// <summary>An emulated machine keeps one processor busy and takes half a gigabyte of memory.</summary>
+    public static int DefaultJobs => Math.Clamp(Environment.ProcessorCount, 1, 8);
+
+    /// <summary>Declared tests that are worth a machine of their own, which takes a second or two to start.</summary>
+    public int TestsPerPart { get; init; } = 40;
+
+    /// <summary>How many machines may run at once; null for <see cref="DefaultJobs"/>.</summary>
     public int? Jobs { get; init; }
 
     /// <summary>Seconds after which a test without a verdict is a hang.</summary>

@@ -7,7 +7,18 @@ namespace Conformance.Cli;
 /// <summary>A suite with something to run.</summary>
 /// <param name="Suite">The suite.</param>
 /// <param name="Patterns">The patterns its process is to apply; empty for all.</param>
-internal sealed record SelectedSuite(SuiteAssembly Suite, IReadOnlyList<string> Patterns);
+internal sealed record SelectedSuite(SuiteAssembly Suite, IReadOnlyList<string> Patterns)
+{
+    /// <summary>The whole of the suite's selected tests, or a part that has a machine of its own.</summary>
+    public Shard Part { get; init; } = new(1, 1);
+
+    /// <summary>What names it among all that runs on a kernel.</summary>
+    public string Name => Part.Count == 1 ? Suite.Name : $"{Suite.Name}.{Part.Number}of{Part.Count}";
+
+    /// <summary>Parts that run on machines side by side.</summary>
+    /// <param name="count">How many.</param>
+    public IEnumerable<SelectedSuite> Split(int count) => Enumerable.Range(1, count).Select(n => this with { Part = Part.Part(n, count) });
+}
 
 /// <summary>Which suites a command line means.</summary>
 internal static class Selection

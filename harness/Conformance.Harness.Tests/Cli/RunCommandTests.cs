@@ -182,6 +182,18 @@ public sealed class RunCommandTests : IDisposable
     }
 
     [Fact]
+    public async Task PartsOnMachinesOfTheirOwnMakeOneWhole()
+    {
+        int exit = await _sample.RunAsync(_sample.Request with { Tests = ["RowTests"], Jobs = 2, TestsPerPart = 1 });
+
+        exit.Should().Be(ExitCode.Clean);
+        ResultsJournal.In(_sample.Kernel(Kernel)).Select(Path.GetFileName).Should().Equal("verdicts-Specimen.1of2.jsonl", "verdicts-Specimen.2of2.jsonl");
+        Stored.Tests.Should().HaveCount(8).And.OnlyContain(t => t.Verdict == Verdict.Pass && t.Attempts == 1);
+        Stored.Shard.Should().BeNull("the whole was asked for");
+        Stored.Missing.Should().BeNull();
+    }
+
+    [Fact]
     public async Task RepeatedTestKeepsEveryVerdict()
     {
         int exit = await _sample.RunAsync(_sample.Request with { Tests = ["LeavesAMarkAndFailsTheSecondTime"], Append = [$"specimen=mark:{Path.Combine(_sample.Results, "mark")}"], Repeat = 3 });

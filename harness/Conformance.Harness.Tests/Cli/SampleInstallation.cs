@@ -65,5 +65,7 @@ internal sealed class SampleInstallation : IDisposable
             Release = "6.12.117+deb13-amd64",
             Architecture = KernelArchitecture.X86_64,
             Source = spec.Text,
+            // A specimen starts no machine; that it would be an emulated one decides what may run at once.
+            ImagePath = "vmlinuz",
         });
 }

@@ -78,7 +78,7 @@ public static class SuiteRunner
         string folder = SuiteEnvironment.Output
             ?? throw new InvalidOperationException($"{SuiteEnvironment.SelectionVariable} is set and {SuiteEnvironment.OutputVariable} is not.");
         TestSelection selection = TestSelection.Read(SuiteEnvironment.Selection!);
-        using ResultsJournal journal = ResultsJournal.Open(folder, name);
+        using ResultsJournal journal = ResultsJournal.Open(folder, selection.Journal ?? name);
         using CancellationTokenSource cancellation = new();
         using Session session = new(journal, events);
         s_session = session;

@@ -23,6 +23,9 @@ public sealed record TestSelection
     /// <summary>Which repetition this is, from 1: each keeps its own evidence.</summary>
     public int Round { get; init; } = 1;
 
+    /// <summary>Which journal the verdicts go to; null: the suite's own. Processes that run parts of a suite at once have one each.</summary>
+    public string? Journal { get; init; }
+
     /// <summary>Reads a selection.</summary>
     /// <param name="path">The file.</param>
     /// <exception cref="JsonException">The file is not a selection.</exception>

@@ -23,6 +23,11 @@ public sealed record Shard(int Number, int Count)
     /// <param name="id">The test's whole id, with its row.</param>
     public bool Has(string id) => BitConverter.ToUInt32(SHA256.HashData(Encoding.UTF8.GetBytes(id))) % (uint)Count == (uint)(Number - 1);
 
+    /// <summary>A part of this part.</summary>
+    /// <param name="number">From 1.</param>
+    /// <param name="count">Of how many.</param>
+    public Shard Part(int number, int count) => new(Number + (Count * (number - 1)), Count * count);
+
     /// <inheritdoc/>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Number}/{Count}");
 }
