@@ -152,6 +152,11 @@ internal static class CommandLine
             Description = "A ledger of failures that are known, beside suites/known-failures.tsv and written like it; repeatable.",
             HelpName = "FILE",
         };
+        Option<string[]> device = new("--vfio-device")
+        {
+            Description = "A PCI function, bound to vfio-pci, of a kernel that is there (host, ssh:), for the Vfio suite to take; repeatable. It takes no other.",
+            HelpName = "BDF",
+        };
         Option<bool> offline = new("--offline") { Description = "Use only kernels that are in the cache." };
         Option<bool> controls = new("--negative-controls") { Description = "Run the tests that must fail, and nothing else: they pass by failing." };
         Option<int?> jobs = new("--jobs", "-j") { Description = "How many emulated machines may run at once; a suite may be run in parts on several. Default: the number of processors, at most 8.", HelpName = "N" };
@@ -181,7 +186,7 @@ internal static class CommandLine
 
         Command command = new("run", "Boot kernels and run the suites on them.")
         {
-            kernel, arch, suite, test, module, folder, append, fresh, isolation, known, offline, controls, shard, repeat, untilFail, failFast, dry, jobs, timeout, verbose,
+            kernel, arch, suite, test, module, folder, append, fresh, isolation, known, device, offline, controls, shard, repeat, untilFail, failFast, dry, jobs, timeout, verbose,
         };
         command.SetAction(async (parsed, cancellation) =>
         {
@@ -197,6 +202,7 @@ internal static class CommandLine
                 FreshBoot = parsed.GetValue(fresh),
                 Isolation = parsed.GetValue(isolation),
                 KnownFailures = parsed.GetValue(known) ?? [],
+                VfioDevices = parsed.GetValue(device) ?? [],
                 Offline = parsed.GetValue(offline),
                 NegativeControls = parsed.GetValue(controls),
                 Shard = parsed.GetValue(shard),

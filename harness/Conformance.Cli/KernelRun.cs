@@ -57,8 +57,9 @@ internal sealed class KernelRun
     private string MachineFile => Path.Combine(Folder, "machine.json");
 
     /// <summary>Makes room for the results: those of an earlier run are finished and moved to <c>previous</c>.</summary>
+    /// <param name="vfioDevices">PCI functions that the Vfio suite may take of a kernel that is there.</param>
     /// <exception cref="IOException">The folder cannot be made or written.</exception>
-    public async Task OpenAsync(CancellationToken cancellation)
+    public async Task OpenAsync(IReadOnlyList<string> vfioDevices, CancellationToken cancellation)
     {
         if (Directory.Exists(Folder) && (ResultsJournal.In(Folder).Count > 0 || File.Exists(Path.Combine(Folder, ResultsFolder.FileName))))
         {
@@ -83,7 +84,7 @@ internal sealed class KernelRun
         MachineOptions machine = new()
         {
             SnapshotDirectory = Path.Combine(CacheDirectory.Default, InstantKernels.Folder),
-            FreshBoot = _request.FreshBoot, ExtraKernelArguments = _request.Append, Isolation = _request.Isolation,
+            FreshBoot = _request.FreshBoot, ExtraKernelArguments = _request.Append, Isolation = _request.Isolation, VfioDevices = vfioDevices,
         };
         await File.WriteAllBytesAsync(
             MachineFile,

@@ -38,6 +38,7 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         }
 
         Shard? shard = request.ParseShard();
+        IReadOnlyList<string> devices = request.ParseVfioDevices(specs);
         Require(installation.Tether);
         Require(installation.Agent(architecture));
         ClauseIndex clauses = ClauseIndex.Load(installation.Clauses);
@@ -71,7 +72,7 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
 
         foreach (KernelRun run in runs)
         {
-            await OpenAsync(run, cancellation).ConfigureAwait(false);
+            await OpenAsync(run, devices, cancellation).ConfigureAwait(false);
         }
 
         await RunAllAsync(runs, suites, request, stop.Token).ConfigureAwait(false);
@@ -93,11 +94,11 @@ internal sealed class RunCommand(Installation installation, Prepare prepare, Com
         };
     }
 
-    private static async Task OpenAsync(KernelRun run, CancellationToken cancellation)
+    private static async Task OpenAsync(KernelRun run, IReadOnlyList<string> devices, CancellationToken cancellation)
     {
         try
         {
-            await run.OpenAsync(cancellation).ConfigureAwait(false);
+            await run.OpenAsync(devices, cancellation).ConfigureAwait(false);
         }
         catch (Exception failure) when (failure is IOException or UnauthorizedAccessException)
         {

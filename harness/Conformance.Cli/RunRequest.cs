@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Text.RegularExpressions;
 using Conformance.Kernels;
 using Conformance.Results;
 using Conformance.Targets;
@@ -6,7 +7,7 @@ using Conformance.Targets;
 namespace Conformance.Cli;
 
 /// <summary>What <c>conformance run</c> was asked for.</summary>
-internal sealed record RunRequest
+internal sealed partial record RunRequest
 {
     /// <summary>The newest kernel of the newest stable Debian.</summary>
     public const string DefaultKernel = "debian:6.12";
@@ -38,6 +39,9 @@ internal sealed record RunRequest
 
     /// <summary>The user's own ledgers of known failures, beside the repository's.</summary>
     public IReadOnlyList<string> KnownFailures { get; init; } = [];
+
+    /// <summary>As written: addresses of PCI functions of a kernel that is there.</summary>
+    public IReadOnlyList<string> VfioDevices { get; init; } = [];
 
     public bool Offline { get; init; }
 
@@ -80,6 +84,24 @@ internal sealed record RunRequest
     public KernelArchitecture? ParseArchitecture() => Architecture is null ? null
         : KernelArchitectures.TryParse(Architecture, out KernelArchitecture architecture) ? architecture
         : throw new UsageException($"'{Architecture}' is not an architecture tested here; --arch takes x86_64 or arm64.");
+
+    /// <summary>The PCI functions that the Vfio suite may take, as sysfs spells them.</summary>
+    /// <param name="kernels">The kernels of the run.</param>
+    /// <exception cref="UsageException">One is no address, or the kernels are emulated.</exception>
+    public IReadOnlyList<string> ParseVfioDevices(IEnumerable<KernelSpec> kernels)
+    {
+        if (VfioDevices.Count > 0 && kernels.Any(k => k is not (KernelSpec.Host or KernelSpec.Ssh)))
+        {
+            throw new UsageException("--vfio-device names a device of a machine that is there: it needs --kernel host or --kernel ssh:USER@BOARD. An emulated machine has devices of its own.");
+        }
+
+        return [.. VfioDevices.Select(d => PciAddress().Match(d) is { Success: true } match
+            ? $"{(match.Groups["domain"].Success ? match.Groups["domain"].Value : "0000")}:{match.Groups["rest"].Value}".ToLowerInvariant()
+            : throw new UsageException($"--vfio-device {d}: write the function's address as lspci does, for example --vfio-device 0000:01:00.0."))];
+    }
+
+    [GeneratedRegex("^((?<domain>[0-9a-fA-F]{4}):)?(?<rest>[0-9a-fA-F]{2}:[01][0-9a-fA-F]\\.[0-7])$")]
+    private static partial Regex PciAddress();
 
     /// <summary>The modules to swap, by name.</summary>
     /// <exception cref="UsageException">One is not written as name and path, or named twice, or not there.</exception>

@@ -39,6 +39,20 @@ internal static class Devices
     /// <summary>A device with sixteen MSIs and sixteen MSI-X entries, which this suite does not make interrupt.</summary>
     public static Task<VfioDevice> OpenXhciAsync(this KernelUnderTest kernel) => OpenAsync(kernel, XhciVendor, XhciDevice, "nec-usb-xhci");
 
+    /// <summary>Every device that the run names, whatever it is; on a machine of the suite's own, one that nobody here knows how to make interrupt.</summary>
+    public static async Task<IReadOnlyList<PciFunction>> UndescribedAsync(this KernelUnderTest kernel)
+    {
+        KernelSession session = await kernel.SessionAsync();
+        if (session.NamedDevices is null)
+        {
+            return [await PciFunction.RequireAsync(session, XhciVendor, XhciDevice, "nec-usb-xhci")];
+        }
+
+        IReadOnlyList<PciFunction> named = await PciFunction.ListAsync(session);
+        Skipping.UnlessHardware(named.Count > 0, "a device that the claims may take", "none is named with --vfio-device");
+        return named;
+    }
+
     public static async Task<EventFd[]> CreateEventFdsAsync(this KernelUnderTest kernel, int count)
     {
         var eventfds = new EventFd[count];

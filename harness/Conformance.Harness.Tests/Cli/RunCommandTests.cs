@@ -229,6 +229,23 @@ public sealed class RunCommandTests : IDisposable
         Stored.Missing.Should().NotBeEmpty();
     }
 
+    [Theory]
+    [InlineData("01:00.0", "0000:01:00.0")]
+    [InlineData("0000:0A:1f.7", "0000:0a:1f.7")]
+    public void VfioDeviceIsNamedAsSysfsSpellsIt(string written, string address) =>
+        new RunRequest { VfioDevices = [written] }.ParseVfioDevices([KernelSpec.Parse("host")]).Should().Equal(address);
+
+    [Theory]
+    [InlineData("debian:6.12", "01:00.0", "--kernel host")]
+    [InlineData("host", "eth0", "0000:01:00.0")]
+    [InlineData("host", "01:20.0", "0000:01:00.0")]
+    public void VfioDeviceThatCannotBeMeantIsRefused(string kernel, string written, string advice)
+    {
+        Action parse = () => new RunRequest { VfioDevices = [written] }.ParseVfioDevices([KernelSpec.Parse(kernel)]);
+
+        parse.Should().Throw<UsageException>().WithMessage($"*--vfio-device*{advice}*");
+    }
+
     [Fact]
     public async Task DryRunStartsNothing()
     {

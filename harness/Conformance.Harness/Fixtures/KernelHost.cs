@@ -64,6 +64,9 @@ internal sealed class KernelHost : IAsyncDisposable
         return new KernelHost(kernel, needs, options, new ScratchFolder());
     }
 
+    /// <summary>The PCI functions that claims may take; null: all, for the machine is the suite's own.</summary>
+    public IReadOnlyCollection<string>? NamedDevices => Kernel.IsBooted ? null : _options.VfioDevices;
+
     public Task<Target> TargetAsync() => _target;
 
     public bool Has(string change) => _changes.Value[change].IsIn(StableRelease);
@@ -173,6 +176,7 @@ internal sealed class KernelHost : IAsyncDisposable
                 ? await SshTarget.StartAsync(Kernel.Architecture, board.Destination, BuildFolder, CancellationToken.None)
                 : await LocalTarget.StartAsync(BuildFolder, CancellationToken.None);
             await target.LoadModulesAsync(_needs.Modules);
+            await CheckNamedDevicesAsync(target);
         }
 
         try
@@ -190,5 +194,29 @@ internal sealed class KernelHost : IAsyncDisposable
             new TargetIdentity(target.Kind, target.Accelerator, target.QemuVersion) { Release = StableRelease.ToString() },
             (target as EmulatedTarget)?.Notes ?? []);
         return target;
+    }
+
+    // Taking a device from its driver is for whoever knows what hangs on it.
+    private async Task CheckNamedDevicesAsync(Target target)
+    {
+        foreach (string device in _options.VfioDevices)
+        {
+            string events;
+            try
+            {
+                events = await target.ReadFileAsync($"/sys/bus/pci/devices/{device}/uevent").WaitAsync(AnswerPatience);
+            }
+            catch (IOException e)
+            {
+                throw new MachineFaultException($"{Kernel.Id} has no PCI function {device}; lspci -D lists them.", e);
+            }
+
+            string? driver = events.Split('\n').FirstOrDefault(l => l.StartsWith("DRIVER=", StringComparison.Ordinal))?[7..];
+            if (driver != "vfio-pci")
+            {
+                throw new MachineFaultException(
+                    $"{device} is bound to {driver ?? "no driver"}, and only vfio-pci gives it to the suite. Run there: driverctl set-override {device} vfio-pci");
+            }
+        }
     }
 }

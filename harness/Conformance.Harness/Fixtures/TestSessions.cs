@@ -136,6 +136,7 @@ internal sealed class TestSessions(KernelHost host, TestEvidence evidence)
         evidence.AddJournal(agent.Journal.ToText);
         var session = new KernelSession(agent, host.Kernel.Architecture, target.GuestImagePath)
         {
+            NamedDevices = host.NamedDevices,
             RepeatsVectoringErrors = target.Accelerator == "tcg" && host.Kernel.Architecture == KernelArchitecture.X86_64,
         };
         _sessions.Add(session);

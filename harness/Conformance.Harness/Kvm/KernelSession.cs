@@ -74,6 +74,9 @@ public sealed class KernelSession : IAsyncDisposable
     /// </summary>
     public bool RepeatsVectoringErrors { get; set; }
 
+    /// <summary>The PCI functions that claims may take from a machine which others use too; null: all, for it is the suite's own.</summary>
+    public IReadOnlyCollection<string>? NamedDevices { get; init; }
+
     public bool HasEnded => Agent.Ended.IsCompleted;
 
     /// <summary>Opens a file of the kernel under test.</summary>

@@ -26,6 +26,9 @@ public sealed record MachineOptions
     /// <summary>QEMU devices with their properties, each behind a root port of its own.</summary>
     public IReadOnlyList<string> Devices { get; set; } = [];
 
+    /// <summary>PCI functions of a machine that is there which the claims may take: no others. An emulated machine's are all the suite's own.</summary>
+    public IReadOnlyList<string> VfioDevices { get; set; } = [];
+
     /// <summary>Root ports with nothing behind them, for devices that are plugged in while the kernel runs.</summary>
     public int SparePorts { get; set; }
 

@@ -15,10 +15,10 @@ public sealed record PciFunction(string Address)
 {
     private string Folder => $"/sys/bus/pci/devices/{Address}";
 
-    /// <summary>Every function, in the order of their addresses.</summary>
+    /// <summary>Every function that claims may take, in the order of their addresses.</summary>
     public static async Task<IReadOnlyList<PciFunction>> ListAsync(KernelSession session)
     {
-        return [.. (await session.ListFolderAsync("/sys/bus/pci/devices")).Select(n => new PciFunction(n))];
+        return [.. (await session.ListFolderAsync("/sys/bus/pci/devices")).Where(n => session.NamedDevices?.Contains(n) != false).Select(n => new PciFunction(n))];
     }
 
     /// <summary>The first function with these ids; null when there is none.</summary>
@@ -41,7 +41,7 @@ public sealed record PciFunction(string Address)
     public static async Task<PciFunction> RequireAsync(KernelSession session, ushort vendor, ushort device, string name, int skip = 0)
     {
         PciFunction? function = await FindAsync(session, vendor, device, skip);
-        Skipping.UnlessHardware(function is not null, name, $"no {(skip == 0 ? "" : "further ")}PCI function {vendor:x4}:{device:x4}");
+        Skipping.UnlessHardware(function is not null, name, $"no {(skip == 0 ? "" : "further ")}PCI function {vendor:x4}:{device:x4}{(session.NamedDevices is { } named ? $" among those of --vfio-device ({(named.Count == 0 ? "none" : string.Join(' ', named))})" : "")}");
         return function;
     }
 
@@ -84,13 +84,21 @@ public sealed record PciFunction(string Address)
         await session.WriteFileAsync("/sys/bus/pci/drivers_probe", Address);
     }
 
-    public Task<Errno> TryUnbindAsync(KernelSession session) => session.TryWriteFileAsync($"{Folder}/driver/unbind", Address);
+    /// <summary>Takes the function from its driver. A test on a machine that others use too is skipped.</summary>
+    public Task<Errno> TryUnbindAsync(KernelSession session) => TryTakeAwayAsync(session, $"{Folder}/driver/unbind", Address);
 
-    public Task<Errno> TryRemoveAsync(KernelSession session) => session.TryWriteFileAsync($"{Folder}/remove", "1");
+    /// <summary>Removes the function from its bus. A test on a machine that others use too is skipped.</summary>
+    public Task<Errno> TryRemoveAsync(KernelSession session) => TryTakeAwayAsync(session, $"{Folder}/remove", "1");
 
     public static Task RescanAsync(KernelSession session) => session.WriteFileAsync("/sys/bus/pci/rescan", "1");
 
     public override string ToString() => Address;
+
+    private static Task<Errno> TryTakeAwayAsync(KernelSession session, string path, string text)
+    {
+        Skipping.UnlessHardware(session.NamedDevices is null, "a machine of the suite's own", "this one is there for others too");
+        return session.TryWriteFileAsync(path, text);
+    }
 
     private async Task<ushort> ReadHexAsync(KernelSession session, string name) => ushort.Parse(
         (await session.ReadFileAsync($"{Folder}/{name}") ?? "0x0").Trim()[2..], NumberStyles.HexNumber, CultureInfo.InvariantCulture);
