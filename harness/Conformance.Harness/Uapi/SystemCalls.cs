@@ -49,6 +49,7 @@ public sealed class SystemCalls
     public required uint Mkdirat { get; init; }
     public required uint Mount { get; init; }
     public required uint Reboot { get; init; }
+    public required uint PerfEventOpen { get; init; }
 
     public static SystemCalls X86_64 { get; } = new()
     {
@@ -56,7 +57,7 @@ public sealed class SystemCalls
         Madvise = 28, Dup = 32, Dup3 = 292, Getpid = 39, Socket = 41, Connect = 42, Sendmsg = 46, Recvmsg = 47, Bind = 49, Listen = 50,
         Socketpair = 53, Kill = 62, Fcntl = 72, Ftruncate = 77, Mount = 165, Reboot = 169, InitModule = 175, DeleteModule = 176, Gettid = 186,
         SchedSetscheduler = 144, SchedSetaffinity = 203, Getdents64 = 217, ClockSettime = 227, ClockGettime = 228, ClockNanosleep = 230, Openat = 257, Mkdirat = 258,
-        Readlinkat = 267, Ppoll = 271, Accept4 = 288, Eventfd2 = 290, FinitModule = 313, MemfdCreate = 319, Userfaultfd = 323,
+        Readlinkat = 267, Ppoll = 271, Accept4 = 288, Eventfd2 = 290, PerfEventOpen = 298, FinitModule = 313, MemfdCreate = 319, Userfaultfd = 323,
     };
 
     public static SystemCalls Arm64 { get; } = new()
@@ -65,6 +66,6 @@ public sealed class SystemCalls
         Write = 64, Pread64 = 67, Pwrite64 = 68, Ppoll = 73, Readlinkat = 78, InitModule = 105, DeleteModule = 106, ClockSettime = 112, ClockGettime = 113, ClockNanosleep = 115,
         SchedSetscheduler = 119, SchedSetaffinity = 122, SchedYield = 124, Kill = 129, Reboot = 142, Getpid = 172, Gettid = 178, Socket = 198, Socketpair = 199,
         Bind = 200, Listen = 201, Connect = 203, Sendmsg = 211, Recvmsg = 212, Munmap = 215, Mmap = 222, Mprotect = 226, Madvise = 233,
-        Accept4 = 242, FinitModule = 273, MemfdCreate = 279, Userfaultfd = 282,
+        PerfEventOpen = 241, Accept4 = 242, FinitModule = 273, MemfdCreate = 279, Userfaultfd = 282,
     };
 }
