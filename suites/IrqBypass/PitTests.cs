@@ -35,6 +35,11 @@ public sealed class PitTests(KernelUnderTest kernel)
     private static GuestCommand[] Program(int mode, ushort count) =>
         [GuestCommand.Out(Control, (uint)(0x30 | (mode << 1))), GuestCommand.Out(Counter0, count & 0xffu), GuestCommand.Out(Counter0, (uint)count >> 8)];
 
+    // The guest's own timer says when ticks of a count of 2400 would have come: ten of the PIT's periods later.
+    private static GuestCommand[] TenPeriods =>
+        [GuestCommand.WriteApic(LapicState.TimerDivide, 0xb), GuestCommand.WriteApic(LapicState.LvtTimer, Vectors.C.Value),
+            GuestCommand.WriteApic(LapicState.TimerInitialCount, 20_000_000), GuestCommand.HaltUntilTaken(Vectors.C)];
+
     private static Task TakeAsync(Vcpu vcpu, ApicVector vector, uint times) => vcpu.ExecuteAsync(GuestCommand.HaltUntilTaken(vector, times));
 
     [Fact]
@@ -93,15 +98,27 @@ public sealed class PitTests(KernelUnderTest kernel)
         await vcpu.ExecuteAsync(Program(2, 2400));
         await TakeAsync(vcpu, Vector, 1);
 
-        // The guest's own timer says when ticks would have come: ten of the PIT's periods later.
         await vcpu.ExecuteAsync([
             .. IoApicRegisters.Write(pin, RedirectionEntry.Edge(Vector) with { IsMasked = masked }), .. IoApicRegisters.Write(pin, RedirectionEntry.Edge(Vector)),
-            GuestCommand.WriteApic(LapicState.TimerDivide, 0xb), GuestCommand.WriteApic(LapicState.LvtTimer, Vectors.C.Value),
-            GuestCommand.WriteApic(LapicState.TimerInitialCount, 20_000_000), GuestCommand.HaltUntilTaken(Vectors.C)]);
+            .. TenPeriods]);
 
         (await vcpu.ReadLapicAsync()).Vectors(LapicState.Request).Should().BeEmpty("the tick in service is not acknowledged yet");
         await vcpu.AcknowledgeAsync();
         await TakeAsync(vcpu, Vector, 2);
+    }
+
+    [Fact]
+    [Clause("kvm-ioapic/pit/only-unmasking-restarts")]
+    public async Task WritingItsMaskedEntryLetsNoTickPastTheAcknowledgement()
+    {
+        await using Vm vm = await CreateAsync(RedirectionEntry.Edge(Vector) with { IsMasked = true });
+        Vcpu vcpu = vm.Vcpus[0];
+        await vcpu.ExecuteAsync(Program(2, 2400));
+        await TakeAsync(vcpu, Nmi, 1);
+
+        await vcpu.ExecuteAsync([.. IoApicRegisters.Write(0, RedirectionEntry.Edge(Vectors.B) with { IsMasked = true }), .. TenPeriods]);
+
+        (await vcpu.ReadLogAsync()).Count(r => r.Kind == LogRecordKind.Nmi).Should().Be(1, "the one tick is not acknowledged");
     }
 
     [Fact]
