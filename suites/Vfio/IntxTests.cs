@@ -131,6 +131,32 @@ public sealed class IntxTests(KernelUnderTest kernel)
         (await eventfd.WaitAsync()).Should().Be(1, "it was not masked");
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    [Clause("vfio-irqs/intx/low-power")]
+    public async Task DeviceThatSleptIsMaskedAsItWasBefore(bool masked)
+    {
+        (EduDevice edu, EventFd eventfd) = await AttachAsync();
+        await using EduDevice _ = edu;
+        if (masked)
+        {
+            await edu.Vfio.MaskIntxAsync();
+        }
+
+        await edu.Vfio.SleepAsync();
+        await edu.Vfio.WakeAsync();
+
+        await edu.RaiseAsync(IrqIndex.Intx);
+        if (masked)
+        {
+            (await eventfd.ReadAsync()).Should().BeNull("waking unmasks nothing that its user has masked");
+            await edu.Vfio.UnmaskIntxAsync();
+        }
+
+        (await eventfd.WaitAsync()).Should().Be(1);
+    }
+
     [Fact]
     [Clause("vfio-irqs/intx/trigger")]
     public async Task TriggerSignalsWithoutTheDevice()

@@ -36,6 +36,13 @@ public struct vfio_region_info
 }
 
 [CHeader("linux/vfio.h"), StructLayout(LayoutKind.Explicit, Size = 8)]
+public struct vfio_device_feature
+{
+    [FieldOffset(0)] public uint argsz;
+    [FieldOffset(4)] public uint flags;
+}
+
+[CHeader("linux/vfio.h"), StructLayout(LayoutKind.Explicit, Size = 8)]
 public struct vfio_group_status
 {
     [FieldOffset(0)] public uint argsz;
@@ -80,6 +87,7 @@ public static class VfioIoctl
     public static readonly Ioctl VFIO_IOMMU_MAP_DMA = new(nameof(VFIO_IOMMU_MAP_DMA), 0x3B71);
     public static readonly Ioctl VFIO_IOMMU_UNMAP_DMA = new(nameof(VFIO_IOMMU_UNMAP_DMA), 0x3B72);
     public static readonly Ioctl VFIO_DEVICE_IOEVENTFD = new(nameof(VFIO_DEVICE_IOEVENTFD), 0x3B74);
+    public static readonly Ioctl VFIO_DEVICE_FEATURE = new(nameof(VFIO_DEVICE_FEATURE), 0x3B75);
 }
 
 [CHeader("linux/vfio.h")]
@@ -118,4 +126,7 @@ public static class VfioConst
     public const uint VFIO_TYPE1v2_IOMMU = 3;
     public const uint VFIO_DMA_MAP_FLAG_READ = 1;
     public const uint VFIO_DMA_MAP_FLAG_WRITE = 2;
+    public const uint VFIO_DEVICE_FEATURE_SET = 1u << 17;
+    public const uint VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY = 3;
+    public const uint VFIO_DEVICE_FEATURE_LOW_POWER_EXIT = 5;
 }

@@ -60,6 +60,9 @@ public sealed record PciFunction(string Address)
     public async Task<int> InterruptLineAsync(KernelSession session) => int.Parse(
         (await session.ReadFileAsync($"{Folder}/irq") ?? "0").Trim(), CultureInfo.InvariantCulture);
 
+    /// <summary>What the kernel's power management says of it: active, suspended, or on the way.</summary>
+    public async Task<string> PowerStatusAsync(KernelSession session) => (await session.ReadFileAsync($"{Folder}/power/runtime_status") ?? "unknown").Trim();
+
     /// <summary>The name of the driver it is bound to; null: none.</summary>
     public Task<string?> DriverAsync(KernelSession session) => LinkAsync(session, "driver");
 

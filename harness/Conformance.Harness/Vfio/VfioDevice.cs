@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 using System.Buffers.Binary;
+using Conformance.Fixtures;
 using Conformance.Kvm;
 using Conformance.Uapi;
 
@@ -93,6 +94,38 @@ public sealed partial class VfioDevice : IAsyncDisposable
 
     /// <summary>VFIO_DEVICE_RESET.</summary>
     public async Task<Errno> TryResetAsync() => (await Session.IoctlAsync(Fd, VfioIoctl.VFIO_DEVICE_RESET, 0, offload: true)).Error;
+
+    /// <summary>Lets the device sleep, and waits until it does. A test that needs it is skipped on a kernel that cannot be asked.</summary>
+    public async Task SleepAsync()
+    {
+        const uint Feature = VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY;
+        Errno error = await TrySetFeatureAsync(Feature, nameof(VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
+        Skipping.UnlessCapability(error != Errno.ENOTTY, nameof(VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY), $"VFIO_DEVICE_FEATURE = {error}");
+        Vm.Expect(error, nameof(VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY));
+
+        // The kernel puts it to sleep when nobody has used it for a moment.
+        using CancellationTokenSource patience = Session.EventDeadline();
+        string status;
+        do
+        {
+            status = await Function.PowerStatusAsync(Session);
+        }
+        while (status != "suspended" && !patience.IsCancellationRequested);
+
+        if (status != "suspended")
+        {
+            throw new MissingEventException($"{this} may sleep and is {status}.");
+        }
+    }
+
+    /// <summary>Wakes the device that <see cref="SleepAsync"/> let sleep.</summary>
+    public async Task WakeAsync() =>
+        Vm.Expect(await TrySetFeatureAsync(VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_EXIT, nameof(VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_EXIT)),
+            nameof(VfioConst.VFIO_DEVICE_FEATURE_LOW_POWER_EXIT));
+
+    // A feature that is set without data.
+    private async Task<Errno> TrySetFeatureAsync(uint feature, string name) => (await Session.IoctlAsync(Fd, VfioIoctl.VFIO_DEVICE_FEATURE,
+        new vfio_device_feature { argsz = 8, flags = VfioConst.VFIO_DEVICE_FEATURE_SET | feature }, name)).Error;
 
     public async ValueTask DisposeAsync()
     {
