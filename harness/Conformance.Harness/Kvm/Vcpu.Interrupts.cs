@@ -91,6 +91,9 @@ public sealed partial class Vcpu
     /// <inheritdoc cref="ExecuteExitingAsync(ulong, GuestCommand[])"/>
     public Task<IReadOnlyList<string>> ExecuteExitingAsync(params GuestCommand[] commands) => ExecuteExitingAsync(0, commands);
 
+    /// <summary>Where the guest counts how often it took this vector.</summary>
+    public ulong TakenAddress(ApicVector vector) => Area + GuestProtocol.ControlTaken + (vector.Value * 4u);
+
     /// <summary>
     /// Lets the guest take, in order, everything that is pending or becomes so by what its handlers do: interrupts are enabled for one
     /// command, which exits so that a KVM without the processor's virtualization looks too, and disabled again.
