@@ -503,6 +503,23 @@ public sealed class RunstateTests(KernelUnderTest kernel)
         (await CopyAsync(domain, GuestLayout.Memory - (ulong)domain.Layout.RunstateSize)).Should().Be(await GetAsync(domain));
     }
 
+    [Theory]
+    [InlineData(0UL)]
+    [InlineData(0xff0UL)]
+    [Clause("kvm-xen/runstate/first-page-absent")]
+    public async Task CopyWithoutItsFirstPageIsRefusedAndGone(ulong offset)
+    {
+        XenDomain domain = await CreateQuietAsync();
+        await SetAsync(domain, Data, Sample);
+        await PlaceAsync(domain, Page);
+
+        (await domain.Xen.TrySetRunstateAddressAsync(domain.Vcpu, GuestLayout.Memory + offset)).Should().Be(Errno.EFAULT);
+
+        (await domain.Xen.TryGetAsync(domain.Vcpu, KVM_XEN_VCPU_ATTR_TYPE_RUNSTATE_ADDR)).Error.Should().Be(Errno.ENOENT);
+        await SetAsync(domain, Adjust, Sum(NoState, 1, 2, 3, 4));
+        (await CopyAsync(domain, Page)).Should().Be(Sample, "the old copy is no longer written");
+    }
+
     [Fact]
     [Clause("kvm-xen/runstate/disabled")]
     public async Task DisabledCopyIsNotWritten()
