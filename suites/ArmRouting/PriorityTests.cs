@@ -135,6 +135,23 @@ public sealed class PriorityTests(KernelUnderTest kernel)
         (await vm.Vcpus[0].TakenAsync()).Should().Equal(new Spi(40), new Spi(41));
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    [Clause("arm-priority/any-ends-a-halt")]
+    public async Task InterruptAboveTheMaskEndsAHaltWhicheverCameLast(bool first)
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        Spi masked = new(40), above = new(41);
+        await vm.Gic.EnableAsync(masked, priority: 0x80);
+        await vm.Gic.EnableAsync(above, priority: 0x40);
+        await vm.PulseAsync(first ? above : masked);
+        await vm.PulseAsync(first ? masked : above);
+        ScriptResults results = await vm.Vcpus[0].ExecuteAsync(new GuestScript().Add(Arm64Command.EnableGic(priorityMask: 0x80)).Add(Arm64Command.Suspend, out int suspend));
+        results[suspend].Value.Should().Be(0);
+        (await vm.Vcpus[0].TakePendingAsync()).Should().Equal(above, masked);
+    }
+
     [Fact]
     [Clause("arm-vgic/inject/wakes-a-halted-vcpu")]
     public async Task InterruptThatAnotherVcpuDeactivatedWakesAHaltedVcpu()

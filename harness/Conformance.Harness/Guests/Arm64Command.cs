@@ -10,6 +10,7 @@ public static class Arm64Command
     public const byte EveryPriority = 0xf8;
 
     private const ulong PsciVersion = 0x84000000;
+    private const ulong PsciCpuSuspend = 0x84000001;
 
     /// <summary>Result: the register.</summary>
     public static GuestCommand Read(IccRegister register) => new(GuestOp.ReadSysreg, $"mrs {register}", 0, (ulong)register);
@@ -33,6 +34,9 @@ public static class Arm64Command
 
     /// <summary>A hypercall that changes nothing (PSCI_VERSION): the vCPU has left the guest and come back, so what was queued for it is in its list registers.</summary>
     public static GuestCommand LeaveAndReturn { get; } = new(GuestOp.Hvc, "hvc psci_version", 0, PsciVersion);
+
+    /// <summary>PSCI's CPU_SUSPEND into standby: a halt that always leaves the guest, also with an interrupt pending in a list register.</summary>
+    public static GuestCommand Suspend { get; } = new(GuestOp.Hvc, "hvc cpu_suspend", 0, PsciCpuSuspend);
 
     /// <summary>Waits, interrupts enabled, until this interrupt, or one in the same slot, was taken so many times since the vCPU started.</summary>
     /// <inheritdoc cref="GuestCommand.HaltUntilTaken"/>
