@@ -51,6 +51,29 @@ public sealed class LeakTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-lpi/leak/moved-while-pending")]
+    public async Task LpisMovedWhilePendingAreGivenBack()
+    {
+        const int AtOnce = 96;
+        var other = new CollectionId(1);
+        await using Vm vm = await CreateWithDeviceAsync(vcpus: 2);
+        await vm.Its.IssueAsync(ItsCommand.MapCollection(other, 1));
+        uint lpi = Lpi.First;
+        await ExpectNoGrowthAsync(vm.Session, async () =>
+        {
+            for (int first = 0; first < Count; first += AtOnce, lpi += AtOnce)
+            {
+                await MapAndRaiseAsync(vm, first, AtOnce, lpi);
+                await vm.Its.IssueAsync([.. Events(first, AtOnce).Select(e => ItsCommand.Move(s_device, e, other))]);
+                // They are queued for vCPU 0, and go over when it has come out of the guest.
+                await vm.Vcpus[0].TakePendingAsync(Arm64Command.LeaveAndReturn);
+                await vm.Its.IssueAsync([.. Events(first, AtOnce).Select(e => ItsCommand.DiscardEvent(s_device, e))]);
+                await vm.Vcpus[1].TakePendingAsync();
+            }
+        });
+    }
+
+    [Fact]
     [Clause("arm-its/mapd/given-back")]
     public async Task DevicesThatAreUnmappedAreGivenBack()
     {
@@ -84,9 +107,9 @@ public sealed class LeakTests(KernelUnderTest kernel)
         await vm.Its.IssueAsync([.. Events(first, count).Select(e => ItsCommand.Raise(s_device, e))]);
     }
 
-    private async Task<Vm> CreateWithDeviceAsync()
+    private async Task<Vm> CreateWithDeviceAsync(int vcpus = 1)
     {
-        Vm vm = await kernel.CreateItsVmAsync();
+        Vm vm = await kernel.CreateItsVmAsync(vcpus);
         await vm.WriteMemoryAsync(Vgic.PropertyTable, Enumerable.Repeat(Vgic.ConfigurationByte(enabled: true), (Rounds + 1) * Count).ToArray());
         await vm.Its.IssueAsync(vm.Its.MapDevice(s_device, eventBits: 10), ItsCommand.MapCollection(s_collection, 0));
         return vm;
