@@ -74,6 +74,25 @@ public sealed class LeakTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-lpi/leak/invalidated-by-the-redistributor")]
+    public async Task LpisInvalidatedByTheRedistributorAreGivenBack()
+    {
+        const int AtOnce = 96;
+        await using Vm vm = await CreateWithDeviceAsync();
+        uint lpi = Lpi.First;
+        await ExpectNoGrowthAsync(vm.Session, async () =>
+        {
+            for (int first = 0; first < Count; first += AtOnce, lpi += AtOnce)
+            {
+                uint firstLpi = lpi;
+                await vm.Its.IssueAsync([.. Events(first, AtOnce).Select((e, n) => ItsCommand.MapEvent(s_device, e, new Lpi(firstLpi + (uint)n), s_collection))]);
+                await vm.Vcpus[0].ExecuteAsync([.. Enumerable.Range(0, AtOnce).Select(n => Arm64Command.StoreRedistributor(0, Gicr.Invlpir, firstLpi + (uint)n, AccessWidth.Qword))]);
+                await vm.Its.IssueAsync([.. Events(first, AtOnce).Select(e => ItsCommand.DiscardEvent(s_device, e))]);
+            }
+        });
+    }
+
+    [Fact]
     [Clause("arm-its/mapd/given-back")]
     public async Task DevicesThatAreUnmappedAreGivenBack()
     {
