@@ -330,6 +330,20 @@ public sealed class LpiConfigurationTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-lpi/configuration/unreadable-when-mapped")]
+    public async Task LpiWhoseConfigurationIsNotMemoryIsNotMapped()
+    {
+        await using Vm vm = await kernel.CreateBlankItsVmAsync();
+        await vm.Gic.EnableDistributorAsync();
+        await vm.Gic.SetLpiTablesAsync(enable: false);
+        await vm.Gic.WriteRedistributor64Async(0, Gicr.Propbaser, 0x20_0000_0000 | 15);
+        await vm.Gic.EnableLpisAsync();
+        await vm.Its.ConfigureAsync();
+        await vm.Its.MapAsync(s_device, s_event, s_lpi);
+        (await vm.SignalMsiAsync(s_device, s_event)).Should().Be(0);
+    }
+
+    [Fact]
     [Clause("arm-lpi/pending-table/ptz")]
     public async Task PtzReadsAsZero()
     {
