@@ -166,6 +166,21 @@ public sealed class ItsMappingTests(KernelUnderTest kernel)
     }
 
     [Theory]
+    [InlineData(8191u, true)]
+    [InlineData(8192u, false)]
+    [Clause("arm-its/mapd/table-must-be-memory")]
+    public async Task DeviceWhoseEntryIsNotInMemoryIsNotMapped(uint device, bool mapped)
+    {
+        await using Vm vm = await kernel.CreateItsVmAsync();
+        await vm.Its.WriteAsync(Gits.Ctlr, 0);
+        // The first of its two pages is the last of memory.
+        await vm.Its.WriteAsync(Gits.BaserDevices, Its.TableBase(Arm64Layout.ScratchEnd - 0x1_0000, pages: 2));
+        await vm.Its.WriteAsync(Gits.Ctlr, Gits.CtlrEnable);
+        await vm.Its.MapAsync(new DeviceId(device), s_event, s_lpi);
+        (await vm.SignalMsiAsync(new DeviceId(device), s_event)).Should().Be(mapped ? 1 : 0);
+    }
+
+    [Theory]
     [InlineData(16, true)]
     [InlineData(17, false)]
     [InlineData(32, false)]
