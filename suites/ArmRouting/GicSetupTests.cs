@@ -38,6 +38,20 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
         (await Vgic.TryCreateAsync(vm)).Error.Should().Be(Errno.EBUSY);
     }
 
+    [Fact]
+    [Clause("arm-vgic/create/beside-the-most-vcpus")]
+    public async Task GicIsCreatedBesideAsManyVcpusAsThereCanBe()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync(vcpus: 0);
+        uint most = (uint)await vm.CheckExtensionAsync(KvmCap.MaxVcpus);
+        for (uint id = 0; id < most; id++)
+        {
+            (await vm.TryCreateVcpuFdAsync(id)).Error.Should().Be(Errno.None);
+        }
+
+        (await Vgic.TryCreateAsync(vm)).Error.Should().Be(Errno.None);
+    }
+
     [Theory]
     [InlineData(KvmConst.KVM_DEV_TYPE_ARM_VGIC_V3, Errno.None)]
     [InlineData(KvmConst.KVM_DEV_TYPE_ARM_VGIC_ITS, Errno.None)]
