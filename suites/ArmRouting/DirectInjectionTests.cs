@@ -301,6 +301,17 @@ public sealed class DirectInjectionTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-gicv4/no-doorbell-without-an-its")]
+    public async Task VmWithoutAnItsHasNoDoorbells()
+    {
+        await using Vm vm = await kernel.CreateGicVmAsync();
+        await RequireDirectInjectionAsync(vm.Session);
+        Skipping.UnlessHardware(await kernel.TargetAsync() is EmulatedTarget, "GICv4.0", "GICv4.1 has doorbells for SGIs, too");
+        (await vm.Vcpus[0].TakePendingAsync()).Should().BeEmpty();
+        (await DoorbellsAsync(vm.Session)).Should().BeEmpty();
+    }
+
+    [Fact]
     [Clause("arm-gicv4/pending-state-is-handed-over")]
     public async Task EventThatIsPendingBeforehandIsTaken()
     {
