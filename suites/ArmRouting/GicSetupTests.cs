@@ -326,6 +326,21 @@ public sealed class GicSetupTests(KernelUnderTest kernel)
     }
 
     [Fact]
+    [Clause("arm-vgic/redist-region/filled-in-index-order")]
+    public async Task LaterVcpusFillTheRegionsInOrder()
+    {
+        await using Vm vm = await kernel.CreateVmWithoutGicAsync();
+        Vgic gic = await CreateGicWithDistributorAsync(vm);
+        // Both have room when the second vCPU is created.
+        await AddRegionAsync(gic, 0x0900_0000, 2, 0);
+        await AddRegionAsync(gic, 0x0980_0000, 2, 1);
+        await vm.CreateVcpuAsync(1);
+        await vm.CreateVcpuAsync(2);
+        (await gic.TryInitialiseAsync()).Should().Be(Errno.None);
+        (await ReadTypersAsync(vm, 0x0900_0000, 0x0902_0000, 0x0980_0000)).Should().Equal(0x000, 0x110, 0x210);
+    }
+
+    [Fact]
     [Clause("arm-vgic/redist-region/last-of-adjacent-regions")]
     public async Task FullRegionWithANeighbourAboveIsNotTheLast()
     {
