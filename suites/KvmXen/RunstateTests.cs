@@ -373,7 +373,7 @@ public sealed class RunstateTests(KernelUnderTest kernel)
     [InlineData(XenAbi.Bits32, 0xff1UL)]
     [InlineData(XenAbi.Bits32, 0xff6UL)]
     [Clause("kvm-xen/runstate/update-flag")]
-    public async Task UpdateBitIsWrittenBeforeAndAfterACopyWithTheFlagAlone(XenAbi abi, ulong offset)
+    public async Task UpdateBitIsWrittenByItselfWithTheFlagAlone(XenAbi abi, ulong offset)
     {
         XenDomain domain = await CreateQuietAsync(abi);
         await SetAsync(domain, Data, Sample);
@@ -389,8 +389,9 @@ public sealed class RunstateTests(KernelUnderTest kernel)
             writes[round] = await counter.CountAsync();
         }
 
-        // Whether KVM copies the entry time by itself or has it copied is its own affair; the flag adds a write before that and one after it.
-        writes.Should().Equal(writes[0], writes[0] + 2, writes[0]);
+        // How KVM copies the entry time, and whether a compiler makes one store of two, is not looked at: the flag adds a write or two.
+        writes[1].Should().BeGreaterThan(writes[0]);
+        writes[2].Should().Be(writes[0]);
     }
 
     [Theory]
