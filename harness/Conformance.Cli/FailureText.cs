@@ -75,6 +75,11 @@ internal static class FailureText
             words.AddRange(["--module", module]);
         }
 
+        foreach (string device in request.VfioDevices)
+        {
+            words.AddRange(["--vfio-device", device]);
+        }
+
         foreach (string argument in request.Append)
         {
             words.AddRange(["--append", argument]);

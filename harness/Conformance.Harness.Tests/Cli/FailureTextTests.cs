@@ -40,6 +40,7 @@ public sealed class FailureTextTests
         {
             Architecture = "arm64",
             Modules = ["kvm.ko=my tree/kvm.ko"],
+            VfioDevices = ["01:00.0"],
             Append = ["kvm.eager=1 quiet"],
             FreshBoot = true,
             Offline = true,
@@ -47,6 +48,6 @@ public sealed class FailureTextTests
         };
 
         FailureText.Again(request, "debian:6.12", "KvmXen.A.B").Should().Be(
-            "conformance run --kernel debian:6.12 --arch arm64 --module 'kvm.ko=my tree/kvm.ko' --append 'kvm.eager=1 quiet' --fresh-boot --test KvmXen.A.B");
+            "conformance run --kernel debian:6.12 --arch arm64 --module 'kvm.ko=my tree/kvm.ko' --vfio-device 01:00.0 --append 'kvm.eager=1 quiet' --fresh-boot --test KvmXen.A.B");
     }
 }
