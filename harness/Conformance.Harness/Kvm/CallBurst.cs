@@ -60,7 +60,7 @@ internal sealed class CallBurst(KernelSession session)
             CallResult answer = await asked;
             if (answer.Errno != 0)
             {
-                // What was asked for behind it is refused, and nobody looks at that.
+                // What was asked for behind it is of no use, whether it was made or refused.
                 throw new KvmException(what, (Errno)answer.Errno);
             }
 

@@ -28,12 +28,6 @@ public sealed class KvmSystem
         return answer.Ok ? answer.Result : throw new KvmException($"KVM_CHECK_EXTENSION({cap.CName()})", answer.Error);
     }
 
-    public async Task<(Errno Error, KernelFd? Fd)> TryCreateVmAsync(string name, ulong type = 0)
-    {
-        IoctlAnswer answer = await Session.IoctlAsync(Fd, KvmIoctl.KVM_CREATE_VM, type);
-        return answer.Ok ? (Errno.None, new KernelFd(Session, (int)answer.Result, name)) : (answer.Error, null);
-    }
-
     /// <summary>Size of a vCPU's shared run structure with its extra pages, in bytes.</summary>
     public async Task<ulong> VcpuMmapSizeAsync()
     {

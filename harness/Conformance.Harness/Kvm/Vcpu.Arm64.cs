@@ -30,12 +30,6 @@ public sealed partial class Vcpu
     private uint _fences;
     private int _logged;
 
-    /// <summary>KVM_SET_ONE_REG.</summary>
-    public async Task<Errno> TrySetRegisterAsync(ulong id, ulong value) => (Errno)(await Session.Agent.CallAsync(SetRegisterCall(
-        new SystemCall(Session.Numbers.Ioctl, $"ioctl({Fd.Name}, KVM_SET_ONE_REG, 0x{id:x} = 0x{value:x})").Arg(Fd.Number).Arg(KvmIoctl.KVM_SET_ONE_REG.Number), id, value))).Errno;
-
-    public async Task SetCoreRegisterAsync(CoreRegister register, ulong value) => Vm.Expect(await TrySetRegisterAsync(register.Id(), value), $"KVM_SET_ONE_REG({register})");
-
     /// <summary>Completes a KVM_SET_ONE_REG that has its descriptor and request.</summary>
     internal static SystemCall SetRegisterCall(SystemCall call, ulong id, ulong value)
     {
@@ -50,16 +44,6 @@ public sealed partial class Vcpu
         argument.AsSpan(4).Clear();
         BitConverter.TryWriteBytes(argument.AsSpan(4), features);
         return argument;
-    }
-
-    /// <summary>KVM_ARM_VCPU_INIT with the machine's preferred target and PSCI; the vCPU starts running, not powered off.</summary>
-    public async Task InitialiseArm64Async() => Vm.Expect(await TryInitialiseArm64Async(1u << (int)KVM_ARM_VCPU_PSCI_0_2), "KVM_ARM_VCPU_INIT");
-
-    /// <param name="features">The first word of kvm_vcpu_init.features.</param>
-    public async Task<Errno> TryInitialiseArm64Async(uint features)
-    {
-        byte[] argument = InitialisationOf(KernelSession.Bytes(await Vm.PreferredTargetAsync()), features);
-        return (await Session.IoctlAsync(Fd, KvmArm64Ioctl.KVM_ARM_VCPU_INIT, argument, $"features 0x{features:x}")).Outcome;
     }
 
     /// <summary>
@@ -134,21 +118,4 @@ public sealed partial class Vcpu
 
     /// <summary>Sets what the guest does on this interrupt; before it runs, or while it is stopped.</summary>
     public Task SetHandlerAsync(IntId intid, HandlerPolicy policy) => SetHandlersAsync(new HandlerTable().Set(new ApicVector(intid.Slot), policy));
-}
-
-public sealed partial class Vm
-{
-    private kvm_vcpu_init? _target;
-
-    internal async Task<kvm_vcpu_init> PreferredTargetAsync()
-    {
-        if (_target is null)
-        {
-            (Errno error, kvm_vcpu_init init) = await Session.TryGetAsync(Fd, KvmArm64Ioctl.KVM_ARM_PREFERRED_TARGET, default(kvm_vcpu_init), "");
-            Expect(error, "KVM_ARM_PREFERRED_TARGET");
-            _target = init;
-        }
-
-        return _target.Value;
-    }
 }

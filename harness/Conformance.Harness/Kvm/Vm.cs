@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+using System.Runtime.InteropServices;
 using Conformance.Guests;
 using Conformance.Kernels;
 using Conformance.Uapi;
@@ -54,7 +55,7 @@ public sealed partial class Vm : IAsyncDisposable
         var burst = new CallBurst(session);
         (FdArgument fd, Task<CallResult> created) = burst.AskForFd("KVM_CREATE_VM", options.Name, burst.Call(system.Fd, KvmIoctl.KVM_CREATE_VM, "0").Arg(0));
         Action<Vm> irqchip = machine.AskForIrqchip(burst, fd, options);
-        Task<CallResult>? memory = options.Bare ? null : AskForMemory(burst, machine, session, fd, options);
+        (Task<CallResult> Mapped, Task<CallResult> Image)? memory = options.Bare ? null : AskForMemory(burst, machine, session, fd, options);
         List<Func<Vm, CallBurst, Vcpu>> vcpus = [];
         for (int index = 0; index < options.Vcpus && !options.Bare; index++)
         {
@@ -64,9 +65,14 @@ public sealed partial class Vm : IAsyncDisposable
         await burst.FinishAsync();
         var vm = new Vm(system, new KernelFd(session, (int)created.Result.Result, options.Name), options, machine);
         irqchip(vm);
-        if (memory is not null)
+        if (memory is var (mapped, image))
         {
-            vm.Memory = new Mapping(session, (ulong)memory.Result.Result, options.MemoryBytes, MemoryName(options));
+            if (image.Result.Result == 0)
+            {
+                throw new InvalidOperationException($"The guest image {machine.ImageName} is empty.");
+            }
+
+            vm.Memory = new Mapping(session, (ulong)mapped.Result.Result, options.MemoryBytes, MemoryName(options));
             vm._vcpus.AddRange(vcpus.Select(v => v(vm, burst)));
             await burst.FinishAsync();
             await machine.FinishAsync(vm);
@@ -177,24 +183,24 @@ public sealed partial class Vm : IAsyncDisposable
 
     private static string MemoryName(VmOptions options) => $"{options.Name} memory";
 
-    /// <returns>The answer that says where the memory is.</returns>
-    private static Task<CallResult> AskForMemory(CallBurst burst, GuestMachine machine, KernelSession session, FdArgument vm, VmOptions options)
+    /// <returns>The answers that say where the memory is and how much of the guest image is in it.</returns>
+    private static (Task<CallResult> Mapped, Task<CallResult> Image) AskForMemory(CallBurst burst, GuestMachine machine, KernelSession session, FdArgument vm, VmOptions options)
     {
         string name = MemoryName(options);
         KeptResult memory = session.Agent.Keep();
         Task<CallResult> mapped = burst.Ask($"mmap({name}, {options.MemoryBytes})", session.MapAnonymousCall(options.MemoryBytes, name).KeepAs(memory));
         var region = new kvm_userspace_memory_region { guest_phys_addr = machine.MemoryBase, memory_size = options.MemoryBytes };
-        const int UserspaceAddress = 24;
+        int pointer = (int)Marshal.OffsetOf<kvm_userspace_memory_region>(nameof(kvm_userspace_memory_region.userspace_addr));
         burst.Ask(
             $"KVM_SET_USER_MEMORY_REGION(slot 0, gpa 0x{machine.MemoryBase:x})",
             burst.Call(vm, KvmIoctl.KVM_SET_USER_MEMORY_REGION, $"slot 0 gpa 0x{machine.MemoryBase:x} size 0x{options.MemoryBytes:x}")
-                .In(KernelSession.Bytes(region)).Pointer(0, UserspaceAddress, memory),
+                .In(KernelSession.Bytes(region)).Pointer(0, pointer, memory),
             onlyZero: true);
         string path = session.GuestImagePath(machine.ImageName);
         ulong offset = machine.ImageAddress - machine.MemoryBase;
         (FdArgument image, _) = burst.AskForFd($"open(\"{path}\")", path, session.OpenCall(path, writable: false));
-        burst.Ask($"pread({path})", image.AddTo(new SystemCall(session.Numbers.Pread64, $"pread({path}) into {name}")).Arg(memory, offset).Arg(options.MemoryBytes - offset).Arg(0));
+        Task<CallResult> read = burst.Ask($"pread({path})", image.AddTo(new SystemCall(session.Numbers.Pread64, $"pread({path}) into {name}")).Arg(memory, offset).Arg(options.MemoryBytes - offset).Arg(0));
         burst.Ask($"close({path})", image.AddTo(new SystemCall(session.Numbers.Close, $"close({path})")));
-        return mapped;
+        return (mapped, read);
     }
 }
